@@ -1,0 +1,35 @@
+"""What a kernel can do for podnet: the real one and the in-memory one have this shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from podnet.kernel.objects import State
+from podnet.kernel.schedule import Op
+
+__all__ = ["Kernel"]
+
+
+class Kernel(Protocol):
+    """Observe and apply; nothing else touches namespaces, links, routes, rules or processes."""
+
+    def namespaces(self) -> set[str]:
+        """The names of all named network namespaces on the machine, whoever made them."""
+        ...
+
+    def observe(self, netns: Iterable[str], sysctls: Iterable[tuple[str, str]] = ()) -> State:
+        """What is in these namespaces now; names that do not exist are left out.
+
+        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides. Routes
+        and addresses that the kernel made by itself are not reported.
+        """
+        ...
+
+    def apply(self, ops: Sequence[Op], progress: Callable[[int], None] | None = None) -> None:
+        """Carry the operations out in order; ``progress`` is told how many are done.
+
+        Raises ``KernelError`` naming the first one that was refused. Those before it are done; those after
+        it that went out in the same batch may be done too.
+        """
+        ...

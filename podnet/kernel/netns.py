@@ -1,0 +1,182 @@
+"""Named network namespaces: make, delete, list, and the one place that enters them.
+
+A thread enters a namespace with ``setns`` and leaves it again (0.013 ms); forking a helper for it costs 8 to
+49 ms. A socket stays in the namespace where it was opened, so callers open sockets inside and use them outside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podnet.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "NETNS_DIR",
+    "anonymous",
+    "create",
+    "delete",
+    "entered",
+    "exists",
+    "names",
+    "open_socket",
+    "path_of",
+    "prepare",
+    "release",
+]
+
+NETNS_DIR = "/run/netns"
+
+_CLONE_NEWNET = 0x40000000
+_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
+_MNT_DETACH = 2
+_OWN = "/proc/thread-self/ns/net"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        msg = f"{what}: {os.strerror(number)}"
+        raise KernelError(msg, number)
+
+
+def path_of(name: str) -> str:
+    """The file of a named namespace; the empty name is the calling thread's own."""
+    return f"{NETNS_DIR}/{name}" if name else _OWN
+
+
+def names() -> set[str]:
+    """The names of all namespaces under ``/run/netns``, also those that lost their mount."""
+    try:
+        return set(os.listdir(NETNS_DIR))
+    except FileNotFoundError:
+        return set()
+
+
+def exists(name: str) -> bool:
+    """Whether the name is a live namespace: a file of nsfs, not what a crash left between open and mount."""
+    # nsfs and the directory's own file system are different devices; a bare file is on the directory's.
+    try:
+        return os.stat(f"{NETNS_DIR}/{name}").st_dev != os.stat(NETNS_DIR).st_dev
+    except FileNotFoundError:
+        return False
+
+
+def prepare() -> bool:
+    """Make ``/run/netns`` a shared mount point, as ``ip netns add`` does; say whether that was our doing.
+
+    Without it, the first ``ip netns add`` on the machine binds the directory over itself, and every
+    namespace made before exists twice from then on.
+    """
+    os.makedirs(NETNS_DIR, mode=0o755, exist_ok=True)
+    target = NETNS_DIR.encode()
+    if _libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None) == 0:
+        return False
+    _check(_libc.mount(target, target, b"none", _MS_BIND | _MS_REC, None), f"cannot bind {NETNS_DIR} to itself")
+    _check(_libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None), f"cannot share {NETNS_DIR}")
+    return True
+
+
+def release() -> None:
+    """Undo ``prepare`` where nothing is left in the directory; anybody's namespace keeps it."""
+    if names():
+        return
+    _libc.umount2(NETNS_DIR.encode(), 0)
+    with suppress(OSError):
+        Path(NETNS_DIR).rmdir()
+
+
+def create(name: str) -> None:
+    """Make a namespace and give it its name; the caller stays where it is.
+
+    Raises ``KernelError`` with EEXIST where the name is taken. A bare file that a crash left is taken over.
+    """
+    path = path_of(name)
+    if exists(name):
+        msg = f"namespace {name} exists"
+        raise KernelError(msg, 17)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.unshare(_CLONE_NEWNET), f"cannot make namespace {name}")
+        try:
+            _check(_libc.mount(_OWN.encode(), path.encode(), b"none", _MS_BIND, None), f"cannot mount namespace {name}")
+        finally:
+            _return(home)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(home)
+
+
+def delete(name: str) -> None:
+    """Take a namespace's name away; the kernel frees it when nothing uses it. No error if it is gone."""
+    path = path_of(name)
+    while _libc.umount2(path.encode(), _MNT_DETACH) == 0:
+        pass
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+@contextmanager
+def entered(name: str) -> Iterator[None]:
+    """Run the block inside a namespace, on this thread; the empty name stays where it is.
+
+    Raises ``KernelError`` (ENOENT) where there is no such namespace. Never awaits, never hands to another thread.
+    """
+    if not name:
+        yield
+        return
+    try:
+        there = os.open(path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        msg = f"no namespace {name} under {NETNS_DIR}"
+        raise KernelError(msg, 2) from None
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(there, _CLONE_NEWNET), f"cannot enter namespace {name}")
+        try:
+            yield
+        finally:
+            _return(home)
+    finally:
+        os.close(there)
+        os.close(home)
+
+
+@contextmanager
+def anonymous() -> Iterator[None]:
+    """Run the block inside a new namespace without a name, on this thread; it ends with the block."""
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.unshare(_CLONE_NEWNET), "cannot make a namespace")
+        try:
+            yield
+        finally:
+            _return(home)
+    finally:
+        os.close(home)
+
+
+def _return(home: int) -> None:
+    """Go back; a thread that cannot must not live on in the wrong namespace."""
+    if _libc.setns(home, _CLONE_NEWNET) != 0:
+        os.write(2, b"podnet: cannot return to the own network namespace, ending\n")
+        os._exit(4)
+
+
+def open_socket(name: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """A socket that lives in a namespace, whoever uses it later."""
+    with entered(name):
+        return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)

@@ -1,0 +1,234 @@
+"""rtnetlink messages for links, addresses, routes and neighbours: from objects to bytes.
+
+Numbers from linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h. A message names a link by its name where the
+kernel allows it, which saves a look-up.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from podnet.kernel.netlink import attr, nested
+
+if TYPE_CHECKING:
+    from podnet.kernel.objects import Address, Bridge, Neighbour, Route, Veth
+
+__all__ = [
+    "add_address",
+    "add_altname",
+    "add_bridge",
+    "add_neighbour",
+    "add_route",
+    "add_veth",
+    "delete_address",
+    "delete_group",
+    "delete_link",
+    "delete_neighbour",
+    "delete_route",
+    "set_link",
+    "split",
+]
+
+Message = tuple[int, int, bytes]
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_GETNSID = 90
+_RTM_NEWLINKPROP = 108
+_CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
+
+IFF_UP = 0x1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+IFLA_AF_SPEC, IFLA_GROUP, _IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 26, 27, 28, 29, 37
+IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
+INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
+BRPORT_MODE = 4
+INET6_ADDR_GEN_MODE = 8
+_BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
+_VETH_INFO_PEER = 1
+IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
+_IFA_F_NODAD = 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+RTAX_MTU = 2
+NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
+NUD_PERMANENT = 0x80
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
+ROUTE_TYPES = {"unicast": 1, "local": 2, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBi")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_U32 = struct.Struct("=I")
+_ADDR_GEN_EUI64, _ADDR_GEN_NONE = b"\0", b"\1"
+
+
+def split(prefix: str) -> tuple[int, bytes, int]:
+    """An address with prefix length as (family, packed address, length)."""
+    address, _, length = prefix.partition("/")
+    if ":" in address:
+        return socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address), int(length or 128)
+    return socket.AF_INET, socket.inet_aton(address), int(length or 32)
+
+
+def _packed(address: str) -> bytes:
+    return split(address)[1]
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _name(name: str) -> bytes:
+    return attr(IFLA_IFNAME, name.encode() + b"\0")
+
+
+def _ifinfo(flags: int = 0, change: int = 0, index: int = 0, family: int = 0) -> bytes:
+    return _IFINFO.pack(family, 0, index, flags, change)
+
+
+def _identity(link: Bridge | Veth) -> bytes:
+    data = _name(link.name) + attr(IFLA_ADDRESS, _mac(link.mac)) + attr(IFLA_MTU, _U32.pack(link.mtu))
+    return data + attr(IFLA_GROUP, _U32.pack(link.group))
+
+
+def add_bridge(bridge: Bridge) -> Message:
+    """Make a bridge, down, without spanning tree."""
+    # No forwarding delay: a port forwards at once, as docker0's and cni0's do.
+    data = nested(INFO_DATA, attr(_BR_STP_STATE, _U32.pack(0)), attr(_BR_FORWARD_DELAY, _U32.pack(0)))
+    info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"bridge"), data)
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo() + _identity(bridge) + info
+
+
+def add_veth(near: Veth, far: Veth, far_netns: int, master: int) -> Message:
+    """Make a pair, both ends down, the far end directly in the namespace of the file ``far_netns``.
+
+    Both ends stay down: an end that is created up in the same message as its peer fails with ENOTCONN.
+    """
+    peer = nested(_VETH_INFO_PEER, _ifinfo(), _identity(far), attr(_IFLA_NET_NS_FD, _U32.pack(far_netns)))
+    info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"veth"), nested(INFO_DATA, peer))
+    data = _ifinfo() + _identity(near) + info
+    if master:
+        data += attr(IFLA_MASTER, _U32.pack(master))
+    return RTM_NEWLINK, _CREATE | _EXCL, data
+
+
+def add_altname(name: str, altname: str) -> Message:
+    """Give a link a further, longer name (up to 127 bytes)."""
+    data = _ifinfo() + _name(name) + nested(IFLA_PROP_LIST, attr(IFLA_ALT_IFNAME, altname.encode() + b"\0"))
+    return _RTM_NEWLINKPROP, _CREATE | _EXCL, data
+
+
+def set_link(
+    name: str,
+    *,
+    up: bool | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    group: int | None = None,
+    master: int | None = None,
+    hairpin: bool | None = None,
+    addrgen: bool | None = None,
+) -> Message:
+    """Change what is given on an existing link. ``master`` 0 takes it out of its bridge."""
+    data = _ifinfo(IFF_UP if up else 0, IFF_UP if up is not None else 0) + _name(name)
+    if mac is not None:
+        data += attr(IFLA_ADDRESS, _mac(mac))
+    if mtu is not None:
+        data += attr(IFLA_MTU, _U32.pack(mtu))
+    if group is not None:
+        data += attr(IFLA_GROUP, _U32.pack(group))
+    if master is not None:
+        data += attr(IFLA_MASTER, _U32.pack(master))
+    if hairpin is not None:
+        port = nested(INFO_SLAVE_DATA, attr(BRPORT_MODE, b"\1" if hairpin else b"\0"))
+        data += nested(IFLA_LINKINFO, attr(INFO_SLAVE_KIND, b"bridge"), port)
+    if addrgen is not None:
+        mode = attr(INET6_ADDR_GEN_MODE, _ADDR_GEN_EUI64 if addrgen else _ADDR_GEN_NONE)
+        data += nested(IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    return RTM_NEWLINK, 0, data
+
+
+def delete_link(name: str) -> Message:
+    """Delete a link, and its peer with it (16.7 ms for one veth: the kernel waits for RCU)."""
+    return RTM_DELLINK, 0, _ifinfo() + _name(name)
+
+
+def delete_group(group: int) -> Message:
+    """Delete all links of a group in one go (0.35 ms a veth)."""
+    return RTM_DELLINK, 0, _ifinfo() + attr(IFLA_GROUP, _U32.pack(group))
+
+
+def _address(address: Address, index: int) -> bytes:
+    family, packed, length = split(address.address)
+    data = _IFADDR.pack(family, length, 0, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+    if family == socket.AF_INET6:
+        # podnet hands every address out once: waiting a second for duplicate detection would prove nothing.
+        data += attr(_IFA_FLAGS, _U32.pack(_IFA_F_NODAD))
+    return data
+
+
+def add_address(address: Address, index: int) -> Message:
+    """Put an address on the link with that index."""
+    mark = attr(IFA_PROTO, bytes([address.protocol])) if address.protocol else b""
+    return RTM_NEWADDR, _CREATE | _EXCL, _address(address, index) + mark
+
+
+def delete_address(address: Address, index: int) -> Message:
+    """Take an address off."""
+    return RTM_DELADDR, 0, _address(address, index)
+
+
+def _route(route: Route, index: int) -> bytes:
+    family, packed, length = split(route.dst)
+    scope = _SCOPE_UNIVERSE
+    if family == socket.AF_INET and route.type == "unicast" and not route.via:
+        scope = _SCOPE_LINK
+    table = route.table if route.table < 256 else 0
+    kind = ROUTE_TYPES[route.type]
+    data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, 0)
+    data += attr(RTA_TABLE, _U32.pack(route.table))
+    if length:
+        data += attr(RTA_DST, packed)
+    if index:
+        data += attr(RTA_OIF, _U32.pack(index))
+    if route.via:
+        data += attr(RTA_GATEWAY, _packed(route.via))
+    if route.src:
+        data += attr(RTA_PREFSRC, _packed(route.src))
+    if route.metric:
+        data += attr(RTA_PRIORITY, _U32.pack(route.metric))
+    if route.mtu:
+        data += nested(RTA_METRICS, attr(RTAX_MTU, _U32.pack(route.mtu)))
+    return data
+
+
+def add_route(route: Route, index: int, *, replace: bool) -> Message:
+    """Make a route, or put it in the place of the one with the same prefix, metric and table."""
+    return RTM_NEWROUTE, _CREATE | (_REPLACE if replace else _EXCL), _route(route, index)
+
+
+def delete_route(route: Route, index: int) -> Message:
+    """Delete exactly this route."""
+    return RTM_DELROUTE, 0, _route(route, index)
+
+
+def _neighbour(neighbour: Neighbour, index: int) -> bytes:
+    family, packed, _ = split(neighbour.address)
+    data = _NDMSG.pack(family, index, NUD_PERMANENT, 0, 0)
+    return data + attr(NDA_DST, packed)
+
+
+def add_neighbour(neighbour: Neighbour, index: int) -> Message:
+    """Write a permanent neighbour, over whatever the kernel has learned for that address."""
+    data = _neighbour(neighbour, index) + attr(NDA_LLADDR, _mac(neighbour.mac))
+    return RTM_NEWNEIGH, _CREATE | _REPLACE, data + attr(NDA_PROTOCOL, bytes([neighbour.protocol]))
+
+
+def delete_neighbour(neighbour: Neighbour, index: int) -> Message:
+    """Delete a neighbour."""
+    return RTM_DELNEIGH, 0, _neighbour(neighbour, index)

@@ -1,0 +1,39 @@
+"""Sysctls of namespaces: files below ``/proc/sys`` that show the namespace of the thread that opens them."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from podnet.errors import KernelError
+from podnet.kernel.netns import entered
+from podnet.kernel.objects import KernelObject, Sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["read", "write"]
+
+
+def read(wanted: Iterable[tuple[str, str]]) -> list[KernelObject]:
+    """The values of (netns, name) pairs; a sysctl that is not there is left out. White space is folded."""
+    found: list[KernelObject] = []
+    for netns, pairs in groupby(sorted(wanted), key=lambda pair: pair[0]):
+        with entered(netns):
+            for _, name in pairs:
+                try:
+                    with open(f"/proc/sys/{name}", encoding="ascii") as file:
+                        found.append(Sysctl(netns, name, " ".join(file.read().split())))
+                except FileNotFoundError:
+                    continue
+    return found
+
+
+def write(sysctl: Sysctl) -> None:
+    """Set one sysctl. Raises ``KernelError`` with the kernel's errno."""
+    try:
+        with entered(sysctl.netns), open(f"/proc/sys/{sysctl.name}", "w", encoding="ascii") as file:
+            file.write(sysctl.value)
+    except OSError as error:
+        msg = f"{error.strerror} (/proc/sys/{sysctl.name})"
+        raise KernelError(msg, error.errno or 0) from error
