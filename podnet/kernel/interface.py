@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from podnet.kernel.objects import State
+from podnet.kernel.objects import NftTable, State
 from podnet.kernel.schedule import Op
 
 __all__ = ["Kernel"]
@@ -18,11 +18,17 @@ class Kernel(Protocol):
         """The names of all named network namespaces on the machine, whoever made them."""
         ...
 
-    def observe(self, netns: Iterable[str], sysctls: Iterable[tuple[str, str]] = ()) -> State:
+    def observe(
+        self,
+        names: Iterable[str],
+        sysctls: Iterable[tuple[str, str]] = (),
+        tables: Iterable[NftTable] = (),
+    ) -> State:
         """What is in these namespaces now; names that do not exist are left out.
 
-        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides. Routes
-        and addresses that the kernel made by itself are not reported.
+        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides; ``tables``
+        are the tables that are wanted, and their namespaces are searched for podnet's tables. Routes and
+        addresses that the kernel made by itself are not reported.
         """
         ...
 

@@ -29,7 +29,7 @@ from podnet.kernel.objects import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from podnet.kernel.process import Supervisor
+    from podnet.kernel.process import ProcessStatus, Supervisor
     from podnet.kernel.schedule import Op
 
 __all__ = ["LinuxKernel"]
@@ -52,7 +52,6 @@ class LinuxKernel:
         self._supervisor = supervisor
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
-        self.made_netns_dir = False
 
     def close(self) -> None:
         """Close all sockets."""
@@ -90,7 +89,7 @@ class LinuxKernel:
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += _tables([table for table in tables if table.netns in there])
         if self._supervisor is not None:
-            found += [status.process for status in self._supervisor.observe() if status.state == "running"]
+            found += [status.process for status in self._supervisor.observe() if _holds(status)]
         return {each.key: each for each in found}
 
     def _peers(self, rows: dict[str, dict[int, dump.LinkRow]]) -> dict[tuple[str, int], tuple[str, str]]:
@@ -156,8 +155,6 @@ class LinuxKernel:
         try:
             match op.object:
                 case Netns(name=name) if op.verb == "add":
-                    if not self.made_netns_dir:
-                        self.made_netns_dir = netns.prepare()
                     netns.create(name)
                 case Netns(name=name):
                     self._forget(name)
@@ -338,6 +335,11 @@ def _batch(op: Op) -> tuple[str, str]:
             return "bridges", op.object.netns  # before the links: a port needs the index of its bridge
         case _:
             return "links", op.object.netns
+
+
+def _holds(status: ProcessStatus) -> bool:
+    """Whether a container is as it should be: running, or finished with success."""
+    return status.state == "running" or (status.state == "exited" and status.exit_code == 0)
 
 
 def _refused(op: Op, why: str, number: int) -> KernelError:

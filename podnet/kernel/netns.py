@@ -29,6 +29,7 @@ __all__ = [
     "open_socket",
     "path_of",
     "prepare",
+    "prepared",
     "release",
 ]
 
@@ -71,8 +72,14 @@ def exists(name: str) -> bool:
         return False
 
 
-def prepare() -> bool:
-    """Make ``/run/netns`` a shared mount point, as ``ip netns add`` does; say whether that was our doing.
+def prepared() -> bool:
+    """Whether ``/run/netns`` is a mount point already."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(line.split(" ", 5)[4] == NETNS_DIR for line in mounts)
+
+
+def prepare() -> None:
+    """Make ``/run/netns`` a shared mount point, as ``ip netns add`` does.
 
     Without it, the first ``ip netns add`` on the machine binds the directory over itself, and every
     namespace made before exists twice from then on.
@@ -80,10 +87,9 @@ def prepare() -> bool:
     os.makedirs(NETNS_DIR, mode=0o755, exist_ok=True)
     target = NETNS_DIR.encode()
     if _libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None) == 0:
-        return False
+        return
     _check(_libc.mount(target, target, b"none", _MS_BIND | _MS_REC, None), f"cannot bind {NETNS_DIR} to itself")
     _check(_libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None), f"cannot share {NETNS_DIR}")
-    return True
 
 
 def release() -> None:

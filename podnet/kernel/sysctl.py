@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
 from podnet.kernel.netns import entered
-from podnet.kernel.objects import KernelObject, Sysctl
+from podnet.kernel.objects import Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 
-def read(wanted: Iterable[tuple[str, str]]) -> list[KernelObject]:
+def read(wanted: Iterable[tuple[str, str]]) -> list[Sysctl]:
     """The values of (netns, name) pairs; a sysctl that is not there is left out. White space is folded."""
-    found: list[KernelObject] = []
+    found: list[Sysctl] = []
     for netns, pairs in groupby(sorted(wanted), key=lambda pair: pair[0]):
         with entered(netns):
             for _, name in pairs:

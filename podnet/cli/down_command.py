@@ -1,0 +1,48 @@
+"""podnet down."""
+
+from __future__ import annotations
+
+import click
+
+from podnet.cli.output import lab_kernel, output_option, print_json
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Take a lab down, with all that belongs to it.")
+@click.argument("lab", required=False)
+@click.option("--all", "everything", is_flag=True, help="Take every lab down.")
+@output_option
+def command(lab: str | None, everything: bool, output: str) -> None:
+    """Take LAB down (a name or a topology file; without one, the only lab that runs).
+
+    Ends its containers, deletes its namespaces and links, and puts back what 'up' changed on the machine. Taking
+    down what is not there is no error.
+    """
+    from podnet.lab import record
+    from podnet.lab.converge import down
+
+    if everything and lab:
+        raise click.UsageError("give either LAB or --all")
+    if everything:
+        names = record.names()
+    elif lab is None:
+        names = [record.find(None).name]
+    else:
+        names = [record.name_meant(lab)]
+    removed: list[str] = []
+    absent: list[str] = []
+    for name in names:
+        with lab_kernel(name) as (kernel, supervisor):
+            there = down(name, kernel, supervisor.shutdown)
+        (removed if there else absent).append(name)
+    if output == "json":
+        print_json({"removed": removed, "absent": absent})
+        return
+    for name in removed:
+        click.echo(f"lab {name}: down")
+    for name in absent:
+        running = ", ".join(record.names()) or "none"
+        click.echo(f"lab {name} is not running (running: {running}): nothing to do", err=True)
+    if everything and not names:
+        click.echo("no lab is running: nothing to do", err=True)

@@ -1,0 +1,1 @@
+"""The container network interface: attachments, and (with the plugin) requests, results, verbs."""

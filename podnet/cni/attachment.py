@@ -1,0 +1,79 @@
+"""One attachment as kernel objects: the same for a pod of the lab and for a container of any runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import TYPE_CHECKING
+
+from podnet.kernel.objects import Address, KernelObject, Route, Veth
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Attachment", "host_mac", "host_name", "mac_of", "wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's interface on a node's bridge.
+
+    ``addresses`` and ``gateways`` are text, one of each per IP family, addresses with prefix length. ``label``
+    is the readable name of the host end (an altname), up to 127 bytes.
+    """
+
+    node_netns: str
+    bridge: str
+    netns: str
+    ifname: str
+    label: str
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+    mac: str
+    mtu: int
+    group: int
+    hairpin: bool = True
+
+
+def host_name(label: str) -> str:
+    """The host end's interface name: ``veth`` and eight hex digits, always the same for one label."""
+    return "veth" + sha1(label.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+def mac_of(addresses: Sequence[str]) -> str:
+    """A MAC made from an address, so that a reused address never meets a stale neighbour entry.
+
+    ``0a:58`` and the four bytes of the IPv4 address, as Kubernetes' CNI plugins have long done; without IPv4,
+    the low four bytes of the IPv6 address.
+    """
+    return "0a:58:" + _low_bytes(addresses).hex(":")
+
+
+def host_mac(addresses: Sequence[str]) -> str:
+    """The host end's MAC, made in the same way with another first half."""
+    return "0a:59:" + _low_bytes(addresses).hex(":")
+
+
+def _low_bytes(addresses: Sequence[str]) -> bytes:
+    from podnet.kernel.rtnl import split
+
+    first = next((a for a in addresses if ":" not in a), addresses[0])
+    return split(first)[1][-4:]
+
+
+def wanted(attachment: Attachment) -> list[KernelObject]:
+    """What must be in the kernel for this attachment, the namespace itself apart."""
+    a = attachment
+    host = host_name(a.label)
+    dual = any(":" in address for address in a.addresses)
+    objects: list[KernelObject] = [
+        Veth(a.netns, a.ifname, a.node_netns, host, a.mac, a.mtu, addrgen=dual, group=a.group),
+        Veth(
+            a.node_netns, host, a.netns, a.ifname, host_mac(a.addresses), a.mtu,
+            master=a.bridge, hairpin=a.hairpin, group=a.group, altname=a.label,
+        ),
+    ]  # fmt: skip
+    objects += [Address(a.netns, a.ifname, address) for address in a.addresses]
+    for gateway in a.gateways:
+        objects.append(Route(a.netns, "::/0" if ":" in gateway else "0.0.0.0/0", gateway, a.ifname))
+    return objects

@@ -1,0 +1,1 @@
+"""Address pools, and the store of reservations."""

@@ -1,0 +1,92 @@
+"""What must hold before the kernel is touched: nothing foreign in the way, and limits that suffice."""
+
+from __future__ import annotations
+
+import resource
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING
+
+from podnet.errors import CapabilityError, ConflictError
+from podnet.kernel.objects import Address, Bridge, NftTable, Route, State, Veth, owned
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from podnet.kernel.objects import KernelObject
+    from podnet.model.topology import Network
+
+__all__ = ["foreign_in_machine", "foreign_namespaces", "raise_open_files"]
+
+_SPARE_FILES = 200
+
+
+def foreign_namespaces(wanted: Iterable[str], existing: Collection[str], ours: Collection[str]) -> None:
+    """Refuse names that exist and are not this lab's. Raises ``ConflictError``."""
+    taken = sorted(name for name in wanted if name in existing and name not in ours)
+    if taken:
+        shown = ", ".join(taken[:5]) + (f" and {len(taken) - 5} more" if len(taken) > 5 else "")
+        msg = (
+            f"namespaces that podnet did not make have the names that it needs: {shown}; "
+            f"rename the lab (name:), or delete them with 'ip netns del' if nobody needs them"
+        )
+        raise ConflictError(msg)
+
+
+def foreign_in_machine(wanted: State, found: State, ours: Collection[tuple[str, ...]], group: int) -> None:
+    """Refuse what would collide in the machine's own namespace: names, and networks that overlap.
+
+    ``ours`` are the keys that this lab put there earlier. Raises ``ConflictError``.
+    """
+    problems = []
+    foreign = {key: each for key, each in found.items() if key not in ours}
+    for key, new in wanted.items():
+        was = foreign.get(key)
+        if was is None or was.netns:
+            continue
+        if isinstance(new, Bridge | Veth) and not owned(was, group):
+            problems.append(f"{was} exists and is not this lab's: choose another name (networking.bridge)")
+        elif isinstance(new, Route | Address | NftTable):
+            problems.append(f"{was} exists and is not this lab's")
+    problems += _overlaps(wanted, foreign)
+    if problems:
+        raise ConflictError("in the machine's own namespace (host: true): " + "; ".join(problems))
+
+
+def _overlaps(wanted: State, foreign: State) -> list[str]:
+    ours = [(n, each) for each in wanted.values() for n in _networks(each)]
+    theirs = [(n, each) for each in foreign.values() for n in _networks(each)]
+    return [
+        f"{new} overlaps with {was}: choose other networks (podSubnet, underlay)"
+        for network, new in ours
+        for other, was in theirs
+        if _overlap(network, other) and new.key != was.key
+    ]
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.overlaps(other)
+    return isinstance(other, IPv6Network) and one.overlaps(other)
+
+
+def _networks(each: KernelObject) -> list[Network]:
+    if isinstance(each, Route) and not each.netns and not each.dst.endswith("/0"):
+        return [ip_network(each.dst)]
+    if isinstance(each, Address) and not each.netns:
+        return [ip_network(each.address, strict=False)]
+    return []
+
+
+def raise_open_files(namespaces: int) -> None:
+    """Lift the soft limit of open files to what one socket per namespace needs.
+
+    Raises ``CapabilityError`` where the hard limit is lower.
+    """
+    need = namespaces + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= need or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        msg = f"this lab needs {need} open files, and the limit is {hard}: raise it with 'ulimit -Hn {need}'"
+        raise CapabilityError(msg)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

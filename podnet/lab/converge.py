@@ -1,0 +1,290 @@
+"""The lab's verbs: plan, up, status, down. Each is: observe, diff, and for two of them apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podnet.errors import KernelError, PodnetError
+from podnet.ipam.store import Reservation, Store, boot_id
+from podnet.kernel.diff import Change, diff
+from podnet.kernel.objects import Netns, NftTable, Process, State, Sysctl
+from podnet.kernel.schedule import Op, schedule
+from podnet.lab import checks, machine, record
+from podnet.lab.codec import lab_to_json, to_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from podnet.kernel.interface import Kernel
+    from podnet.kernel.process import ProcessStatus
+    from podnet.lab.record import Record
+    from podnet.model.lab import Lab
+    from podnet.model.placement import Placement
+    from podnet.model.topology import Topology
+
+__all__ = ["Outcome", "down", "drift", "plan", "up"]
+
+_PASSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verb found and did; ``changes`` are those of the first pass."""
+
+    lab: Lab
+    changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """A topology placed and compiled, beside what the lab's record says."""
+
+    topology: Topology
+    placement: Placement
+    lab: Lab
+    wanted: State
+    before: Record | None
+
+    @property
+    def namespaces(self) -> set[str]:
+        return {each.name for each in self.wanted.values() if isinstance(each, Netns)}
+
+    @property
+    def in_machine(self) -> State:
+        return {key: each for key, each in self.wanted.items() if not each.netns}
+
+
+def _intent(topology: Topology) -> _Intent:
+    from podnet.lab.neighbours import with_neighbours
+    from podnet.lab.targets import lab_of
+    from podnet.topology.compile import compile_topology
+    from podnet.topology.place import place
+
+    before = record.load(topology.name)
+    earlier: dict[str, Sequence[str]] = {}
+    if before is not None:
+        earlier |= before.earlier
+        earlier |= _reserved(topology.name)
+    placement = place(topology, earlier)
+    lab = lab_of(placement)
+    wanted = with_neighbours(compile_topology(placement), lab, placement)
+    if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
+        wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
+    return _Intent(topology, placement, lab, wanted, before)
+
+
+def _reserved(lab: str) -> dict[str, list[str]]:
+    path = record.directory(lab) / "ipam.db"
+    if not path.exists():
+        return {}
+    reserved: dict[str, list[str]] = {}
+    with Store(path) as store:
+        for each in store.reservations(lab):
+            reserved.setdefault(f"pod/{each.container_id}", []).append(each.address)
+    return reserved
+
+
+def _observed(kernel: Kernel, intent: _Intent) -> State:
+    """What is there of the lab now, the machine's own namespace restricted to what is the lab's business."""
+    before = intent.before
+    names = intent.namespaces | set(before.namespaces if before else ())
+    machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
+    if machine_keys or intent.in_machine:
+        names.add("")
+    found = kernel.observe(names, _sysctls(intent.wanted), _tables(intent.wanted))
+    group = _group(intent)
+    checks.foreign_in_machine(intent.in_machine, found, machine_keys, group)
+    return _own(found, machine_keys | set(intent.in_machine))
+
+
+def _group(intent: _Intent) -> int:
+    from podnet.topology.marks import group_of
+
+    return group_of(intent.topology.name)
+
+
+def _own(found: State, machine_keys: set[tuple[str, ...]]) -> State:
+    """Leave out what other labs and other people have in the machine's own namespace."""
+    return {key: each for key, each in found.items() if each.netns or key in machine_keys}
+
+
+def _sysctls(wanted: State) -> list[tuple[str, str]]:
+    return [(each.netns, each.name) for each in wanted.values() if isinstance(each, Sysctl)]
+
+
+def _tables(wanted: State) -> list[NftTable]:
+    return [each for each in wanted.values() if isinstance(each, NftTable)]
+
+
+def _check(kernel: Kernel, intent: _Intent) -> None:
+    before = intent.before
+    checks.foreign_namespaces(intent.namespaces, kernel.namespaces(), set(before.namespaces if before else ()))
+    checks.raise_open_files(len(intent.namespaces))
+
+
+def plan(topology: Topology, kernel: Kernel) -> Outcome:
+    """What ``up`` would change. Raises what ``up`` would raise before touching anything."""
+    intent = _intent(topology)
+    _check(kernel, intent)
+    return Outcome(intent.lab, diff(intent.wanted, _observed(kernel, intent), _group(intent)))
+
+
+def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] | None = None) -> Outcome:
+    """Make the kernel what the topology says.
+
+    Raises ``LabBusyError`` while another process changes the lab, ``ConflictError`` and ``CapabilityError``
+    before anything is touched; ``KernelError`` leaves a record by which the next ``up`` or ``down`` goes on.
+    """
+    with record.locked(topology.name):
+        intent = _intent(topology)
+        _check(kernel, intent)
+        found = _observed(kernel, intent)
+        changes = diff(intent.wanted, found, _group(intent))
+        if intent.before is not None and intent.before.settled and not changes and _same(intent):
+            return Outcome(intent.lab, [])
+        _remember(intent, settled=False)
+        machine.claim(topology.name, [s for s in intent.in_machine.values() if isinstance(s, Sysctl)])
+        try:
+            _converge(kernel, intent, found, changes, progress)
+        except KernelError as error:
+            msg = f"{error}\nthe lab is half-built: 'podnet up' completes it, 'podnet down {topology.name}' removes it"
+            raise KernelError(msg, error.errno) from error
+        _remember(intent, settled=True)
+        return Outcome(intent.lab, changes)
+
+
+def _same(intent: _Intent) -> bool:
+    """Whether the record says already what it would say."""
+    before = intent.before
+    return before is not None and before.lab == intent.lab and before.wanted == intent.wanted
+
+
+def _converge(
+    kernel: Kernel,
+    intent: _Intent,
+    found: State,
+    changes: list[Change],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Apply until nothing differs. Building from nothing takes one pass; one that alters what is there may
+    take along more than its own object (a route with its address), so it is looked at again."""
+    ops = _half_made(kernel, intent, found) + schedule(changes)
+    for _ in range(_PASSES):
+        kernel.apply(ops, _told(progress, len(ops)))
+        if all(change.action == "create" for change in changes):
+            return
+        changes = diff(intent.wanted, _observed(kernel, intent), _group(intent))
+        if not changes:
+            return
+        ops = schedule(changes)
+    left = "; ".join(str(change) for change in changes[:3])
+    msg = f"after {_PASSES} passes {len(changes)} differences are left, among them: {left}"
+    raise KernelError(msg)
+
+
+def _told(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    return lambda done: progress(done, total)
+
+
+def _half_made(kernel: Kernel, intent: _Intent, found: State) -> list[Op]:
+    """Names of the lab's namespaces that a crash left without a namespace behind them."""
+    before = set(intent.before.namespaces if intent.before else ())
+    bare = (before & kernel.namespaces()) - {each.name for each in found.values() if isinstance(each, Netns)}
+    return [Op("delete", Netns(name)) for name in sorted(bare)]
+
+
+def _remember(intent: _Intent, *, settled: bool) -> None:
+    from podnet.lab.targets import earlier_of
+
+    before = intent.before
+    namespaces, machine_keys = set(intent.namespaces), set(intent.in_machine)
+    if before is not None and not settled:
+        namespaces |= set(before.namespaces)
+        machine_keys |= {tuple(key) for key in before.machine_keys}
+    entry = record.Record(
+        name=intent.topology.name,
+        path=str(Path(intent.topology.path).resolve()) if intent.topology.path else "",
+        group=_group(intent),
+        settled=settled,
+        namespaces=sorted(namespaces),
+        machine_keys=sorted(list(key) for key in machine_keys),
+        earlier=earlier_of(intent.placement),
+        wanted_rows=to_rows(intent.wanted),
+        lab_json=lab_to_json(intent.lab),
+    )
+    if before is not None:
+        entry.since = before.since
+    if not settled:
+        record.save(entry)
+        _reserve(intent)
+    else:
+        record.save(entry)
+
+
+def _reserve(intent: _Intent) -> None:
+    boot = boot_id()
+    name = intent.topology.name
+    with Store(record.directory(name) / "ipam.db") as store:
+        store.replace(
+            name,
+            [
+                Reservation(name, str(address), placed.pod.name, "eth0", 0, boot)
+                for placed in intent.placement.pods
+                for address in placed.addresses
+            ],
+        )
+
+
+def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()) -> tuple[list[Change], State]:
+    """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
+    wanted = entry.wanted
+    names = set(entry.namespaces) | ({""} if entry.machine_keys else set())
+    found = kernel.observe(names, _sysctls(wanted), _tables(wanted))
+    keys = {tuple(key) for key in entry.machine_keys}
+    own = _own(found, keys)
+    changes = diff(wanted, own, entry.group)
+    ended = {each.process.name: each for each in processes if each.state != "running"}
+    return [_with_end(change, ended) for change in changes], own
+
+
+def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:
+    new = change.new
+    if not isinstance(new, Process) or change.action != "create":
+        return change
+    status = ended.get(new.name)
+    if status is None:
+        return replace(change, reason="is not running")
+    if status.message:
+        return replace(change, reason=status.message)
+    how = f"signal {status.signal}" if status.signal else f"code {status.exit_code}"
+    return replace(change, reason=f"has ended with {how}")
+
+
+def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
+    """Remove a lab and all that it changed; ``False`` where there is none.
+
+    Works from the record alone, whatever has become of the topology file, and as often as it is called.
+    """
+    with record.locked(name):
+        entry = record.load(name)
+        if entry is None:
+            return False
+        stop_processes()
+        names = set(entry.namespaces) & kernel.namespaces()
+        found: State = {("netns", each): Netns(each) for each in sorted(names)}
+        if entry.machine_keys:
+            keys = {tuple(key) for key in entry.machine_keys}
+            tables = [NftTable("", key[2], key[3], "") for key in keys if key[0] == "nft"]
+            found |= _own(kernel.observe([""], (), tables), keys)
+        kernel.apply(schedule(diff({}, found, entry.group)))
+        left = set(entry.namespaces) & kernel.namespaces()
+        if left:
+            msg = f"the namespaces {', '.join(sorted(left))} could not be removed"
+            raise PodnetError(msg)
+        machine.give_back(name)
+        record.remove(name)
+        return True

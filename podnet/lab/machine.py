@@ -1,0 +1,123 @@
+"""What labs change on the machine itself, and how it is put back: sysctls, and ``/run/netns`` as a mount point.
+
+Several labs may want the same sysctl. The first one's ``before`` is kept until the last one is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from podnet.errors import KernelError
+from podnet.ipam.store import boot_id
+from podnet.kernel import netns, sysctl
+from podnet.kernel.objects import Sysctl
+from podnet.lab.record import LABS_DIR, RUN_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["claim", "give_back", "router_advertisements"]
+
+_FILE = RUN_DIR / "machine.json"
+
+
+@contextmanager
+def _registry() -> Iterator[dict[str, Any]]:
+    """The registry, locked; written back when the block ends, removed when nothing is left in it."""
+    RUN_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            value = json.loads(_FILE.read_bytes())
+        except (FileNotFoundError, ValueError):
+            value = {}
+        if value.get("boot") != boot_id():
+            value = {"boot": boot_id(), "labs": [], "netns_dir": False, "sysctls": {}}
+        yield value
+        if value["labs"]:
+            temporary = _FILE.with_suffix(".new")
+            temporary.write_text(json.dumps(value), encoding="utf-8")
+            temporary.replace(_FILE)
+        else:
+            _FILE.unlink(missing_ok=True)
+            for empty in (LABS_DIR, RUN_DIR):
+                with suppress(OSError):
+                    empty.rmdir()
+    finally:
+        os.close(lock)
+
+
+def claim(lab: str, sysctls: Sequence[Sysctl]) -> None:
+    """Note that a lab runs and needs these sysctls of the machine, and what they were before any lab.
+
+    Sysctls that the lab had claimed and no longer wants are put back. Makes ``/run/netns`` a mount point.
+    """
+    with _registry() as registry:
+        if lab not in registry["labs"]:
+            registry["labs"].append(lab)
+        wanted = {each.name for each in sysctls}
+        _drop(registry, lab, keep=wanted)
+        for name in wanted:
+            entry = registry["sysctls"].get(name)
+            if entry is None:
+                now = sysctl.read([("", name)])
+                if not now:
+                    continue  # it is not there; applying it says so
+                entry = registry["sysctls"][name] = {"before": now[0].value, "labs": []}
+            if lab not in entry["labs"]:
+                entry["labs"].append(lab)
+        registry["netns_dir"] |= not netns.prepared()
+    # Only now that it is written down whose doing it is.
+    netns.prepare()
+
+
+def router_advertisements(lab: str) -> list[Sysctl]:
+    """What keeps the machine's own IPv6 default route when it begins to forward.
+
+    A device with ``accept_ra`` 1 drops what routers advertised as soon as forwarding is on; 2 keeps it.
+    """
+    with _registry() as registry:
+        claimed = {name for name, entry in registry["sysctls"].items() if lab in entry["labs"]}
+    conf = Path("/proc/sys/net/ipv6/conf")
+    devices = sorted(each.name for each in conf.iterdir()) if conf.is_dir() else []
+    names = [f"net/ipv6/conf/{device}/accept_ra" for device in devices if device not in {"lo", "all"}]
+    return [
+        Sysctl("", each.name, "2")
+        for each in sysctl.read(("", name) for name in names)
+        if each.value == "1" or each.name in claimed
+    ]
+
+
+def give_back(lab: str) -> None:
+    """Put back what only this lab had changed on the machine."""
+    with _registry() as registry:
+        _drop(registry, lab, keep=set())
+        if lab in registry["labs"]:
+            registry["labs"].remove(lab)
+        if not registry["labs"] and registry["netns_dir"]:
+            netns.release()
+
+
+def _drop(registry: dict[str, Any], lab: str, keep: set[str]) -> None:
+    for name, entry in list(registry["sysctls"].items()):
+        if lab in entry["labs"] and name not in keep:
+            entry["labs"].remove(lab)
+            if not entry["labs"]:
+                _put_back(Sysctl("", name, entry["before"]))
+                del registry["sysctls"][name]
+
+
+def _put_back(before: Sysctl) -> None:
+    try:
+        sysctl.write(before)
+    except KernelError as error:
+        # A sysctl of a device that is gone needs no putting back.
+        if error.errno != errno.ENOENT:
+            raise

@@ -1,0 +1,313 @@
+"""From a placed topology to the kernel state that it stands for; no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podnet.cni.attachment import Attachment, mac_of, wanted
+from podnet.errors import TopologyError
+from podnet.fabric import hostgw
+from podnet.kernel.objects import (
+    Address,
+    Bridge,
+    KernelObject,
+    Loopback,
+    Netns,
+    NftTable,
+    Process,
+    Route,
+    State,
+    Sysctl,
+    Veth,
+)
+from podnet.topology.marks import SWITCH, group_of, label_of, netns_of, short, table_of
+from podnet.topology.paths import Underlay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podnet.model.lab import InterfaceAddress
+    from podnet.model.placement import PlacedNode, PlacedPod, Placement
+    from podnet.model.topology import ExtraRoute, Pod
+
+__all__ = ["compile_topology", "node_netns", "pod_mtu", "uplink_of"]
+
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+
+
+def node_netns(placement: Placement, node: PlacedNode) -> str:
+    """The node's namespace; the machine's own for a host node."""
+    return "" if node.node.host else netns_of(placement.topology.name, node.node.name)
+
+
+def uplink_of(placement: Placement, node: PlacedNode) -> str:
+    """The name of the node's underlay interface: ``eth0``, which a host node cannot use."""
+    if not node.node.host:
+        return "eth0"
+    return short("podnet", label_of(placement.topology.name, node.node.name, "eth0"))
+
+
+def pod_mtu(placement: Placement) -> int:
+    """The MTU of pods and bridges: the file's, else the smallest underlay MTU less the fabric's overhead."""
+    smallest = min(subnet.mtu for subnet in placement.topology.subnets)
+    return placement.topology.networking.mtu or smallest - hostgw.OVERHEAD
+
+
+def compile_topology(placement: Placement) -> State:
+    """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere."""
+    compiler = _Compiler(placement)
+    objects = compiler.compile()
+    if compiler.problems:
+        raise TopologyError(compiler.problems)
+    return {each.key: each for each in objects}
+
+
+class _Compiler:
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+        self.topology = placement.topology
+        self.lab = placement.topology.name
+        self.group = group_of(self.lab)
+        self.mtu = pod_mtu(placement)
+        self.underlay = Underlay(placement)
+        self.mtu_of = {subnet.name: subnet.mtu for subnet in self.topology.subnets}
+        self.versions = self.topology.networking.versions
+        self.problems: list[str] = []
+
+    def compile(self) -> list[KernelObject]:
+        objects = self._switch()
+        for router in self.placement.routers:
+            objects += self._router(router.router.name)
+        for node in self.placement.nodes:
+            objects += self._node(node)
+        for client in self.placement.clients:
+            netns = netns_of(self.lab, client.client.name)
+            objects += [Netns(netns), Loopback(netns)]
+            objects += self._plug(netns, "eth0", client.client.name, client.client.subnet, client.addresses)
+            objects += self._default_routes(netns, "eth0", client.client.subnet)
+            objects += self._extras(client.client.name, netns, client.client.routes, [("eth0", client.addresses)])
+            objects += _sysctls(netns, client.client.sysctls)
+        nodes = {node.node.name: node for node in self.placement.nodes}
+        for pod in self.placement.pods:
+            objects += self._pod(pod, nodes[pod.pod.node])
+        return objects
+
+    # -- the underlay -------------------------------------------------------------------------------------
+
+    def _switch(self) -> list[KernelObject]:
+        """A namespace with one bridge for each subnet: the cables and switches between the nodes."""
+        netns = netns_of(self.lab, SWITCH)
+        objects: list[KernelObject] = [Netns(netns), Loopback(netns)]
+        for subnet in self.topology.subnets:
+            label = label_of(self.lab, SWITCH, subnet.name)
+            mac = "0a:5a:" + bytes.fromhex(short("", label)).hex(":")
+            objects.append(
+                Bridge(netns, self._bridge_of(subnet.name), mac, subnet.mtu, group=self.group, altname=label)
+            )
+        return objects
+
+    @staticmethod
+    def _bridge_of(subnet: str) -> str:
+        return subnet if len(subnet) <= 15 else short("br", subnet)
+
+    def _plug(
+        self, netns: str, dev: str, target: str, subnet: str, addresses: Iterable[InterfaceAddress]
+    ) -> list[KernelObject]:
+        """A cable from a target to its subnet's bridge, and the target's addresses on it."""
+        switch = netns_of(self.lab, SWITCH)
+        label = label_of(self.lab, target, dev if netns else "eth0")
+        port = short("port", label)
+        texts = [str(address) for address in addresses]
+        mac = mac_of(texts)
+        mtu = self.mtu_of[subnet]
+        near = Veth(
+            netns, dev, switch, port, mac, mtu, addrgen=6 in self.versions, group=self.group,
+            altname="" if netns else label,
+        )  # fmt: skip
+        far = Veth(
+            switch, port, netns, dev, "0a:59" + mac[5:], mtu,
+            master=self._bridge_of(subnet), group=self.group, altname=label,
+        )  # fmt: skip
+        return [near, far, *(Address(netns, dev, text) for text in texts)]
+
+    def _default_routes(self, netns: str, dev: str, subnet: str) -> list[KernelObject]:
+        router = self.underlay.gateway(subnet)
+        if router is None:
+            return []
+        hops = self.underlay.addresses_in(router, subnet)
+        return [Route(netns, _DEFAULT[version], hops[version], dev) for version in self.versions]
+
+    def _underlay_routes(self, netns: str, dev: str, subnet: str, *, default: bool) -> list[KernelObject]:
+        """Routes to the other subnets, as far as the default route does not lead there."""
+        routes: list[KernelObject] = []
+        for other in self.topology.subnets:
+            router = self.underlay.next_router(subnet, other.name)
+            if other.name == subnet or router is None or (default and router == self.underlay.gateway(subnet)):
+                continue
+            hops = self.underlay.addresses_in(router, subnet)
+            routes += [Route(netns, str(network), hops[network.version], dev) for network in other.networks]
+        return routes
+
+    def _router(self, name: str) -> list[KernelObject]:
+        placed = next(r for r in self.placement.routers if r.router.name == name)
+        netns = netns_of(self.lab, name)
+        objects: list[KernelObject] = [Netns(netns), Loopback(netns), *self._forwarding(netns)]
+        devices = []
+        for number, (subnet, addresses) in enumerate(zip(placed.router.subnets, placed.addresses, strict=True)):
+            dev = f"eth{number}"
+            devices.append((dev, addresses))
+            objects += self._plug(netns, dev, name, subnet, addresses)
+        for other in self.topology.subnets:
+            if other.name not in placed.router.subnets:
+                dev, hops = self._towards(placed.router.subnets, other.name)
+                if dev:
+                    objects += [Route(netns, str(n), hops[n.version], dev) for n in other.networks]
+        for node in self.placement.nodes:
+            objects += self._fabric_from_router(netns, placed.router.subnets, node)
+        objects += self._extras(name, netns, placed.router.routes, devices)
+        return objects + _sysctls(netns, placed.router.sysctls)
+
+    def _towards(self, subnets: Sequence[str], there: str) -> tuple[str, dict[int, str]]:
+        """From a router in ``subnets``: the interface and the next router's addresses on the way to a subnet."""
+        for number, here in enumerate(subnets):
+            following = self.underlay.next_router(here, there)
+            if following is not None and not set(subnets) <= set(following.router.subnets):
+                return f"eth{number}", self.underlay.addresses_in(following, here)
+        return "", {}
+
+    def _fabric_from_router(self, netns: str, subnets: Sequence[str], node: PlacedNode) -> list[KernelObject]:
+        if self.topology.networking.fabric == "none":
+            return []
+        if node.node.subnet in subnets:
+            dev = f"eth{subnets.index(node.node.subnet)}"
+            return hostgw.wanted(netns, dev, node, {a.version: str(a.ip) for a in node.addresses})
+        dev, hops = self._towards(subnets, node.node.subnet)
+        return hostgw.wanted(netns, dev, node, hops) if dev else []
+
+    # -- nodes and pods -----------------------------------------------------------------------------------
+
+    def _forwarding(self, netns: str) -> list[KernelObject]:
+        return [Sysctl(netns, _FORWARDING[version], "1") for version in self.versions]
+
+    def _node(self, node: PlacedNode) -> list[KernelObject]:
+        netns = node_netns(self.placement, node)
+        dev = uplink_of(self.placement, node)
+        bridge = self.topology.networking.bridge
+        gateways = [str(gateway) for gateway in node.gateways]
+        objects: list[KernelObject] = [] if node.node.host else [Netns(netns), Loopback(netns)]
+        objects += self._forwarding(netns)
+        label = label_of(self.lab, node.node.name, bridge)
+        objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
+        objects += [Address(netns, bridge, gateway) for gateway in gateways]
+        objects += self._plug(netns, dev, node.node.name, node.node.subnet, node.addresses)
+        if not node.node.host:
+            objects += self._default_routes(netns, dev, node.node.subnet)
+        objects += self._underlay_routes(netns, dev, node.node.subnet, default=not node.node.host)
+        objects += self._fabric(netns, dev, node)
+        if self.topology.networking.masquerade:
+            objects.append(self._masquerade(netns, node))
+        devices = [(dev, node.addresses), (bridge, node.gateways)]
+        objects += self._extras(node.node.name, netns, node.node.routes, devices)
+        return objects + _sysctls(netns, node.node.sysctls)
+
+    def _fabric(self, netns: str, dev: str, node: PlacedNode) -> list[KernelObject]:
+        objects: list[KernelObject] = []
+        if self.topology.networking.fabric == "none":
+            return objects
+        for other in self.placement.nodes:
+            if other is node:
+                continue
+            hops: dict[int, str] = {address.version: str(address.ip) for address in other.addresses}
+            if other.node.subnet != node.node.subnet:
+                router = self.underlay.next_router(node.node.subnet, other.node.subnet)
+                if router is None:
+                    self.problems.append(
+                        f"{self.topology.path}: no router joins {node.node.name} and {other.node.name}"
+                    )
+                    continue
+                hops = self.underlay.addresses_in(router, node.node.subnet)
+            objects += hostgw.wanted(netns, dev, other, hops)
+        return objects
+
+    def _masquerade(self, netns: str, node: PlacedNode) -> NftTable:
+        """One rule per family over one set, never a rule per pod."""
+        lines = []
+        for version in self.versions:
+            inside = [str(n) for n in self.topology.networking.pod_subnets if n.version == version]
+            inside += [str(a.ip) for n in self.placement.nodes for a in n.addresses if a.version == version]
+            inside.append(_MULTICAST[version])
+            elements = ", ".join(inside)
+            lines.append(
+                f"set cluster{version} {{\ntype ipv{version}_addr\nflags interval\nelements = {{ {elements} }}\n}}"
+            )
+        lines.append("chain postrouting {\ntype nat hook postrouting priority srcnat; policy accept;")
+        for cidr in node.pod_cidrs:
+            ip = "ip" if cidr.version == 4 else "ip6"
+            lines.append(
+                f'{ip} saddr {cidr} {ip} daddr != @cluster{cidr.version} masquerade comment "pods leaving the cluster"'
+            )
+        lines.append("}")
+        return NftTable(netns, "inet", table_of(self.lab, netns), "\n".join(lines))
+
+    def _pod(self, placed: PlacedPod, node: PlacedNode) -> list[KernelObject]:
+        pod = placed.pod
+        netns = netns_of(self.lab, pod.name)
+        addresses = tuple(str(address) for address in placed.addresses)
+        attachment = Attachment(
+            node_netns=node_netns(self.placement, node),
+            bridge=self.topology.networking.bridge,
+            netns=netns,
+            ifname="eth0",
+            label=label_of(self.lab, pod.name, "eth0"),
+            addresses=addresses,
+            gateways=tuple(str(gateway.ip) for gateway in node.gateways),
+            mac=mac_of(addresses),
+            mtu=self.mtu,
+            group=self.group,
+        )
+        objects: list[KernelObject] = [Netns(netns), Loopback(netns), *wanted(attachment)]
+        if pod.routes:
+            objects += self._extras(pod.name, netns, pod.routes, [("eth0", placed.addresses)])
+        objects += _sysctls(netns, pod.sysctls)
+        return objects + self._processes(pod, netns)
+
+    @staticmethod
+    def _processes(pod: Pod, netns: str) -> list[KernelObject]:
+        return [Process(netns, f"{pod.name}/{c.name}", c.command, c.env) for c in pod.containers]
+
+    # -- what the file adds -------------------------------------------------------------------------------
+
+    def _extras(
+        self,
+        target: str,
+        netns: str,
+        routes: Iterable[ExtraRoute],
+        devices: Sequence[tuple[str, Sequence[InterfaceAddress]]],
+    ) -> list[KernelObject]:
+        objects: list[KernelObject] = []
+        for route in routes:
+            dev = route.dev or ""
+            if route.via is not None and not dev:
+                dev = next((d for d, own in devices for a in own if route.via in a.network), "")
+                if not dev:
+                    self.problems.append(
+                        f"{self.topology.path}: {target}: next hop {route.via} of route {route.dst} is in none of its"
+                        f" networks ({', '.join(str(a.network) for _, own in devices for a in own)})"
+                    )
+                    continue
+            if route.via is None and not dev and route.type == "unicast":
+                dev = devices[0][0]
+            metric = 0 if route.dst.version == 6 and route.metric == 1024 else route.metric
+            objects.append(
+                Route(
+                    netns, str(route.dst), str(route.via or ""), dev,
+                    type=route.type, metric=metric, mtu=route.mtu,
+                )
+            )  # fmt: skip
+        return objects
+
+
+def _sysctls(netns: str, sysctls: Iterable[tuple[str, str]]) -> list[KernelObject]:
+    return [Sysctl(netns, name if "/" in name else name.replace(".", "/"), value) for name, value in sysctls]
