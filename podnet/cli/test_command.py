@@ -55,9 +55,9 @@ def command(lab: str | None, protocols: tuple[str, ...], timeout: float, output:
     else:
         from podnet.report.text import failures, matrix, summary
 
-        click.echo(
-            matrix(subject, results, color=sys.stdout.isatty(), width=shutil.get_terminal_size((120, 24)).columns)
-        )
+        width = shutil.get_terminal_size((120, 24)).columns
+        parts = [matrix(subject, results, color=sys.stdout.isatty(), width=width), failures(results), summary(results)]
+        click.echo("\n\n".join(part.rstrip("\n") for part in parts if part))
     if not all(result.passed for result in results):
         sys.exit(1)
 

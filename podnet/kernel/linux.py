@@ -199,6 +199,7 @@ class LinuxKernel:
             raise _refused(op, str(refusal), refusal.errno) from refusal
         if veths:
             self._learn(name, veths)
+            self._finish_peers(veths)
 
     def _learn(self, name: str, veths: list[Op]) -> None:
         """Note the indexes of new pairs, both ends, from one dump of the near side."""
@@ -208,6 +209,19 @@ class LinuxKernel:
             if row is not None and op.peer is not None:
                 self._index[name, row.name] = row.index
                 self._index[op.peer.netns, op.peer.name] = row.peer_index
+
+    def _finish_peers(self, veths: list[Op]) -> None:
+        """Give far ends what the message that made them could not carry; pods' ends need nothing here."""
+        for op in veths:
+            far = op.peer
+            if far is None or not (far.altname or far.master):
+                continue
+            messages = _altname(far)
+            if far.master:
+                messages.append(rtnl.set_link(far.name, master=self._device(far.netns, far.master)))
+                messages.append(rtnl.set_link(far.name, hairpin=far.hairpin))
+            for refusal in self._socket(far.netns).execute(messages):
+                raise _refused(op, str(refusal), refusal.errno) from refusal
 
     def _delete_links(self, name: str, ops: list[Op]) -> None:
         """Delete links; several at once by a group of their own, which waits for RCU only once."""

@@ -10,7 +10,6 @@ import ctypes
 import os
 import socket
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
@@ -25,18 +24,18 @@ __all__ = [
     "delete",
     "entered",
     "exists",
+    "lacking",
     "names",
     "open_socket",
     "path_of",
     "prepare",
-    "prepared",
     "release",
 ]
 
 NETNS_DIR = "/run/netns"
 
 _CLONE_NEWNET = 0x40000000
-_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
 _MNT_DETACH = 2
 _OWN = "/proc/thread-self/ns/net"
 
@@ -72,10 +71,17 @@ def exists(name: str) -> bool:
         return False
 
 
-def prepared() -> bool:
-    """Whether ``/run/netns`` is a mount point already."""
+def lacking() -> str:
+    """What ``prepare`` will have to do to ``/run/netns``: ``make``, ``bind`` or ``share`` it, or nothing (``""``)."""
+    if not os.path.isdir(NETNS_DIR):
+        return "make"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        return any(line.split(" ", 5)[4] == NETNS_DIR for line in mounts)
+        rows = [line.split(" - ")[0].split() for line in mounts]
+    # mount id, parent, device, root, mount point, options, then optional fields such as shared:N (proc(5))
+    found = [row for row in rows if row[4] == NETNS_DIR]
+    if not found:
+        return "bind"
+    return "" if any(field.startswith("shared:") for field in found[-1][6:]) else "share"
 
 
 def prepare() -> None:
@@ -84,21 +90,27 @@ def prepare() -> None:
     Without it, the first ``ip netns add`` on the machine binds the directory over itself, and every
     namespace made before exists twice from then on.
     """
-    os.makedirs(NETNS_DIR, mode=0o755, exist_ok=True)
     target = NETNS_DIR.encode()
-    if _libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None) == 0:
-        return
-    _check(_libc.mount(target, target, b"none", _MS_BIND | _MS_REC, None), f"cannot bind {NETNS_DIR} to itself")
-    _check(_libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None), f"cannot share {NETNS_DIR}")
+    todo = lacking()
+    os.makedirs(NETNS_DIR, mode=0o755, exist_ok=True)
+    if todo in {"make", "bind"}:
+        _check(_libc.mount(target, target, b"none", _MS_BIND | _MS_REC, None), f"cannot bind {NETNS_DIR} to itself")
+    if todo:
+        _check(_libc.mount(b"", target, b"none", _MS_SHARED | _MS_REC, None), f"cannot share {NETNS_DIR}")
 
 
-def release() -> None:
-    """Undo ``prepare`` where nothing is left in the directory; anybody's namespace keeps it."""
-    if names():
+def release(done: str) -> None:
+    """Undo what ``prepare`` did (see ``lacking``) where nothing is left there; anybody's namespace keeps it."""
+    if names() or not done:
         return
-    _libc.umount2(NETNS_DIR.encode(), 0)
-    with suppress(OSError):
-        Path(NETNS_DIR).rmdir()
+    target = NETNS_DIR.encode()
+    if done == "share":
+        _check(_libc.mount(b"", target, b"none", _MS_PRIVATE, None), f"cannot make {NETNS_DIR} private")
+        return
+    _libc.umount2(target, 0)
+    if done == "make":
+        with suppress(OSError):
+            os.rmdir(NETNS_DIR)
 
 
 def create(name: str) -> None:

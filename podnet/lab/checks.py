@@ -46,7 +46,7 @@ def foreign_in_machine(wanted: State, found: State, ours: Collection[tuple[str, 
         if isinstance(new, Bridge | Veth) and not owned(was, group):
             problems.append(f"{was} exists and is not this lab's: choose another name (networking.bridge)")
         elif isinstance(new, Route | Address | NftTable):
-            problems.append(f"{was} exists and is not this lab's")
+            problems.append(f"{was} exists and is not this lab's: delete it if nobody needs it")
     problems += _overlaps(wanted, foreign)
     if problems:
         raise ConflictError("in the machine's own namespace (host: true): " + "; ".join(problems))

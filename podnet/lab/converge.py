@@ -86,16 +86,19 @@ def _reserved(lab: str) -> dict[str, list[str]]:
     return reserved
 
 
-def _observed(kernel: Kernel, intent: _Intent) -> State:
-    """What is there of the lab now, the machine's own namespace restricted to what is the lab's business."""
+def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
+    """What is there of the lab now, the machine's own namespace restricted to what is the lab's business.
+
+    ``check`` is for the first look, before anything is touched: whether something foreign is in the way.
+    """
     before = intent.before
     names = intent.namespaces | set(before.namespaces if before else ())
     machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
     if machine_keys or intent.in_machine:
         names.add("")
     found = kernel.observe(names, _sysctls(intent.wanted), _tables(intent.wanted))
-    group = _group(intent)
-    checks.foreign_in_machine(intent.in_machine, found, machine_keys, group)
+    if check:
+        checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
     return _own(found, machine_keys | set(intent.in_machine))
 
 
@@ -128,7 +131,7 @@ def plan(topology: Topology, kernel: Kernel) -> Outcome:
     """What ``up`` would change. Raises what ``up`` would raise before touching anything."""
     intent = _intent(topology)
     _check(kernel, intent)
-    return Outcome(intent.lab, diff(intent.wanted, _observed(kernel, intent), _group(intent)))
+    return Outcome(intent.lab, diff(intent.wanted, _observed(kernel, intent, check=True), _group(intent)))
 
 
 def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] | None = None) -> Outcome:
@@ -140,7 +143,7 @@ def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] 
     with record.locked(topology.name):
         intent = _intent(topology)
         _check(kernel, intent)
-        found = _observed(kernel, intent)
+        found = _observed(kernel, intent, check=True)
         changes = diff(intent.wanted, found, _group(intent))
         if intent.before is not None and intent.before.settled and not changes and _same(intent):
             return Outcome(intent.lab, [])

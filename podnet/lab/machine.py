@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["claim", "give_back", "router_advertisements"]
 
+_RTF_ADVERTISED = 0x00010000 | 0x00040000  # RTF_DEFAULT | RTF_ADDRCONF, linux/ipv6_route.h
 _FILE = RUN_DIR / "machine.json"
 
 
@@ -39,7 +40,7 @@ def _registry() -> Iterator[dict[str, Any]]:
         except (FileNotFoundError, ValueError):
             value = {}
         if value.get("boot") != boot_id():
-            value = {"boot": boot_id(), "labs": [], "netns_dir": False, "sysctls": {}}
+            value = {"boot": boot_id(), "labs": [], "netns_dir": "", "sysctls": {}}
         yield value
         if value["labs"]:
             temporary = _FILE.with_suffix(".new")
@@ -73,7 +74,7 @@ def claim(lab: str, sysctls: Sequence[Sysctl]) -> None:
                 entry = registry["sysctls"][name] = {"before": now[0].value, "labs": []}
             if lab not in entry["labs"]:
                 entry["labs"].append(lab)
-        registry["netns_dir"] |= not netns.prepared()
+        registry["netns_dir"] = registry["netns_dir"] or netns.lacking()
     # Only now that it is written down whose doing it is.
     netns.prepare()
 
@@ -85,14 +86,20 @@ def router_advertisements(lab: str) -> list[Sysctl]:
     """
     with _registry() as registry:
         claimed = {name for name, entry in registry["sysctls"].items() if lab in entry["labs"]}
-    conf = Path("/proc/sys/net/ipv6/conf")
-    devices = sorted(each.name for each in conf.iterdir()) if conf.is_dir() else []
-    names = [f"net/ipv6/conf/{device}/accept_ra" for device in devices if device not in {"lo", "all"}]
-    return [
-        Sysctl("", each.name, "2")
-        for each in sysctl.read(("", name) for name in names)
-        if each.value == "1" or each.name in claimed
-    ]
+    names = [f"net/ipv6/conf/{device}/accept_ra" for device in _with_advertised_route()]
+    keep = {each.name for each in sysctl.read(("", name) for name in names) if each.value == "1"}
+    keep |= {name for name in claimed if name.endswith("/accept_ra")}
+    return [Sysctl("", name, "2") for name in sorted(keep)]
+
+
+def _with_advertised_route() -> set[str]:
+    """The devices over which a router's advertisement gave the machine its IPv6 default route."""
+    try:
+        lines = Path("/proc/thread-self/net/ipv6_route").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return set()
+    rows = [line.split() for line in lines]  # ..., flags, device: Documentation/networking/proc_net
+    return {row[9] for row in rows if int(row[8], 16) & _RTF_ADVERTISED == _RTF_ADVERTISED}
 
 
 def give_back(lab: str) -> None:
@@ -102,7 +109,7 @@ def give_back(lab: str) -> None:
         if lab in registry["labs"]:
             registry["labs"].remove(lab)
         if not registry["labs"] and registry["netns_dir"]:
-            netns.release()
+            netns.release(registry["netns_dir"])
 
 
 def _drop(registry: dict[str, Any], lab: str, keep: set[str]) -> None:
