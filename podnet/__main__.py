@@ -1,0 +1,5 @@
+"""python -m podnet."""
+
+from podnet.cli import main
+
+main()
