@@ -19,7 +19,7 @@ __all__ = ["command"]
 def command(lab: str | None, check: bool, output: str) -> None:
     """Show LAB as the kernel has it now (a name or a topology file; without one, the only lab that runs)."""
     from podnet.lab import record
-    from podnet.lab.converge import drift
+    from podnet.lab.drift import drift
     from podnet.lab.status import document
 
     entry = record.find(lab)

@@ -163,6 +163,8 @@ class LinuxKernel:
                     sysctl.write(op.object)
                 case NftTable() as table if op.verb == "delete":
                     nft.delete(table.netns, table.family, table.name)
+                case NftTable() as table if op.verb == "add":
+                    nft.add(table.netns, table.family, table.name, table.ruleset)
                 case NftTable() as table:
                     nft.replace(table.netns, table.family, table.name, table.ruleset)
         except KernelError as error:
@@ -391,6 +393,6 @@ def _tables(wanted: list[NftTable]) -> list[KernelObject]:
                 continue
             listing = nft.list_ruleset(name, family, title)
             want = by_key.get(("nft", name, family, title))
-            same = want is not None and listing == nft.canonical(family, want.ruleset)
+            same = want is not None and nft.alike(family, listing, want.ruleset)
             found.append(want if want is not None and same else NftTable(name, family, title, listing))
     return found

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import json
-import subprocess
 from functools import cache
 
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
-__all__ = ["canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
+__all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
 
 _OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 1
 
@@ -67,6 +66,8 @@ def _run_here(commands: str, *, as_json: bool = False) -> str:
 
 
 def _spawned(commands: str, *, as_json: bool) -> str:
+    import subprocess
+
     options = ["-s", *(["-j"] if as_json else [])]
     try:
         done = subprocess.run(["nft", *options, "-f", "-"], input=commands, capture_output=True, text=True, check=False)
@@ -94,6 +95,14 @@ def _body(listing: str) -> str:
     return "\n".join(line for line in lines[1:] if line).removesuffix("}").rstrip()
 
 
+def add(netns: str, family: str, name: str, ruleset: str) -> None:
+    """Make a table that is not there yet (0.25 ms; deleting one first makes it 12 ms, an RCU wait).
+
+    Raises ``KernelError`` where there is one of that name.
+    """
+    run(netns, f"create table {family} {name}\ntable {family} {name} {{\n{ruleset}\n}}\n")
+
+
 def replace(netns: str, family: str, name: str, ruleset: str) -> None:
     """Put a table in the place of whatever has its name, in one transaction."""
     # "add" before "delete" makes the delete valid where there is no such table yet.
@@ -103,6 +112,15 @@ def replace(netns: str, family: str, name: str, ruleset: str) -> None:
 def delete(netns: str, family: str, name: str) -> None:
     """Delete a table; no error if there is none."""
     run(netns, f"add table {family} {name}\ndelete table {family} {name}\n")
+
+
+def alike(family: str, listing: str, ruleset: str) -> bool:
+    """Whether a listed ruleset is what a written one becomes.
+
+    White space apart, podnet writes rules as nft lists them, so the throw-away namespace of ``canonical`` is
+    the exception: after a damage, or with an nft of other habits.
+    """
+    return "".join(listing.split()) == "".join(ruleset.split()) or listing == canonical(family, ruleset)
 
 
 @cache

@@ -1,30 +1,31 @@
-"""The lab's verbs: plan, up, status, down. Each is: observe, diff, and for two of them apply."""
+"""The lab's verbs that build and remove: plan, up, down. Each is observe, diff, and for two of them apply."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.store import Reservation, Store, boot_id
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Netns, NftTable, Process, State, Sysctl
+from podnet.kernel.objects import Netns, NftTable, State, Sysctl
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
-from podnet.lab.codec import lab_to_json, to_rows
+from podnet.lab.drift import own, sysctls_of, tables_of
+from podnet.lab.labjson import lab_to_json
+from podnet.lab.rows import to_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podnet.kernel.interface import Kernel
-    from podnet.kernel.process import ProcessStatus
     from podnet.lab.record import Record
     from podnet.model.lab import Lab
     from podnet.model.placement import Placement
     from podnet.model.topology import Topology
 
-__all__ = ["Outcome", "down", "drift", "plan", "up"]
+__all__ = ["Outcome", "down", "plan", "up"]
 
 _PASSES = 4
 
@@ -96,29 +97,16 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
     if machine_keys or intent.in_machine:
         names.add("")
-    found = kernel.observe(names, _sysctls(intent.wanted), _tables(intent.wanted))
+    found = kernel.observe(names, sysctls_of(intent.wanted), tables_of(intent.wanted))
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
-    return _own(found, machine_keys | set(intent.in_machine))
+    return own(found, machine_keys | set(intent.in_machine))
 
 
 def _group(intent: _Intent) -> int:
     from podnet.topology.marks import group_of
 
     return group_of(intent.topology.name)
-
-
-def _own(found: State, machine_keys: set[tuple[str, ...]]) -> State:
-    """Leave out what other labs and other people have in the machine's own namespace."""
-    return {key: each for key, each in found.items() if each.netns or key in machine_keys}
-
-
-def _sysctls(wanted: State) -> list[tuple[str, str]]:
-    return [(each.netns, each.name) for each in wanted.values() if isinstance(each, Sysctl)]
-
-
-def _tables(wanted: State) -> list[NftTable]:
-    return [each for each in wanted.values() if isinstance(each, NftTable)]
 
 
 def _check(kernel: Kernel, intent: _Intent) -> None:
@@ -242,31 +230,6 @@ def _reserve(intent: _Intent) -> None:
         )
 
 
-def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()) -> tuple[list[Change], State]:
-    """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
-    wanted = entry.wanted
-    names = set(entry.namespaces) | ({""} if entry.machine_keys else set())
-    found = kernel.observe(names, _sysctls(wanted), _tables(wanted))
-    keys = {tuple(key) for key in entry.machine_keys}
-    own = _own(found, keys)
-    changes = diff(wanted, own, entry.group)
-    ended = {each.process.name: each for each in processes if each.state != "running"}
-    return [_with_end(change, ended) for change in changes], own
-
-
-def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:
-    new = change.new
-    if not isinstance(new, Process) or change.action != "create":
-        return change
-    status = ended.get(new.name)
-    if status is None:
-        return replace(change, reason="is not running")
-    if status.message:
-        return replace(change, reason=status.message)
-    how = f"signal {status.signal}" if status.signal else f"code {status.exit_code}"
-    return replace(change, reason=f"has ended with {how}")
-
-
 def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
     """Remove a lab and all that it changed; ``False`` where there is none.
 
@@ -282,7 +245,7 @@ def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
         if entry.machine_keys:
             keys = {tuple(key) for key in entry.machine_keys}
             tables = [NftTable("", key[2], key[3], "") for key in keys if key[0] == "nft"]
-            found |= _own(kernel.observe([""], (), tables), keys)
+            found |= own(kernel.observe([""], (), tables), keys)
         kernel.apply(schedule(diff({}, found, entry.group)))
         left = set(entry.namespaces) & kernel.namespaces()
         if left:

@@ -64,14 +64,14 @@ class Record:
     @property
     def wanted(self) -> State:
         """The kernel state that the last ``up`` was to reach."""
-        from podnet.lab.codec import from_rows
+        from podnet.lab.rows import from_rows
 
         return from_rows(self.wanted_rows)
 
     @property
     def lab(self) -> Lab:
         """The lab's targets and expectations."""
-        from podnet.lab.codec import lab_from_json
+        from podnet.lab.labjson import lab_from_json
 
         return lab_from_json(self.lab_json)
 

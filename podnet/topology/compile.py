@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment, mac_of, wanted
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
     from podnet.model.lab import InterfaceAddress
     from podnet.model.placement import PlacedNode, PlacedPod, Placement
-    from podnet.model.topology import ExtraRoute, Pod
+    from podnet.model.topology import ExtraRoute, Network, Pod
 
 __all__ = ["compile_topology", "node_netns", "pod_mtu", "uplink_of"]
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
-_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+_MULTICAST = {4: ip_network("224.0.0.0/4"), 6: ip_network("ff00::/8")}
 
 
 def node_netns(placement: Placement, node: PlacedNode) -> str:
@@ -235,10 +236,13 @@ class _Compiler:
         """One rule per family over one set, never a rule per pod."""
         lines = []
         for version in self.versions:
-            inside = [str(n) for n in self.topology.networking.pod_subnets if n.version == version]
-            inside += [str(a.ip) for n in self.placement.nodes for a in n.addresses if a.version == version]
+            inside: list[Network] = [n for n in self.topology.networking.pod_subnets if n.version == version]
+            hosts = [a.ip for n in self.placement.nodes for a in n.addresses if a.version == version]
+            inside += [ip_network(host) for host in hosts]
             inside.append(_MULTICAST[version])
-            elements = ", ".join(inside)
+            # In the order in which nft lists a set of intervals, addresses without their length.
+            inside.sort(key=lambda network: int(network.network_address))
+            elements = ", ".join(str(n.network_address) if n.prefixlen == n.max_prefixlen else str(n) for n in inside)
             lines.append(
                 f"set cluster{version} {{\ntype ipv{version}_addr\nflags interval\nelements = {{ {elements} }}\n}}"
             )

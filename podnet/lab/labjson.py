@@ -1,4 +1,4 @@
-"""Kernel objects and labs as JSON values, and back."""
+"""Labs as JSON values, and back."""
 
 from __future__ import annotations
 
@@ -6,46 +6,10 @@ from dataclasses import fields
 from ipaddress import ip_interface
 from typing import Any
 
-from podnet.kernel import objects
 from podnet.model.lab import Interface, Lab, Target
 from podnet.model.topology import Expectation
 
-__all__ = ["from_rows", "lab_from_json", "lab_to_json", "to_rows"]
-
-_TYPES: dict[str, Any] = {
-    each.kind: each
-    for each in (
-        objects.Netns,
-        objects.Loopback,
-        objects.Bridge,
-        objects.Veth,
-        objects.Address,
-        objects.Route,
-        objects.Neighbour,
-        objects.Sysctl,
-        objects.NftTable,
-        objects.Process,
-    )
-}
-_NAMES = {kind: tuple(f.name for f in fields(each)) for kind, each in _TYPES.items()}
-
-
-def to_rows(state: objects.State) -> list[list[Any]]:
-    """One row an object: its kind, then its fields in order."""
-    return [[each.kind, *(getattr(each, name) for name in _NAMES[each.kind])] for each in state.values()]
-
-
-def from_rows(rows: list[list[Any]]) -> objects.State:
-    """The state that ``to_rows`` wrote."""
-    state: objects.State = {}
-    for kind, *values in rows:
-        if kind == "process":
-            netns, name, argv, env = values
-            each: objects.KernelObject = objects.Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
-        else:
-            each = _TYPES[kind](*values)
-        state[each.key] = each
-    return state
+__all__ = ["lab_from_json", "lab_to_json"]
 
 
 def lab_to_json(lab: Lab) -> dict[str, Any]:

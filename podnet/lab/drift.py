@@ -1,0 +1,61 @@
+"""How the kernel differs from what a lab's last ``up`` made; nothing is changed.
+
+Apart from ``converge`` because ``status`` must be quick: no topology, no SQLite is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from podnet.kernel.diff import Change, diff
+from podnet.kernel.objects import NftTable, Process, State, Sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podnet.kernel.interface import Kernel
+    from podnet.kernel.process import ProcessStatus
+    from podnet.lab.record import Record
+
+__all__ = ["drift", "own", "sysctls_of", "tables_of"]
+
+
+def own(found: State, machine_keys: set[tuple[str, ...]]) -> State:
+    """Leave out what other labs and other people have in the machine's own namespace."""
+    return {key: each for key, each in found.items() if each.netns or key in machine_keys}
+
+
+def sysctls_of(wanted: State) -> list[tuple[str, str]]:
+    """The (netns, name) of the sysctls to observe."""
+    return [(each.netns, each.name) for each in wanted.values() if isinstance(each, Sysctl)]
+
+
+def tables_of(wanted: State) -> list[NftTable]:
+    """The nftables tables to observe."""
+    return [each for each in wanted.values() if isinstance(each, NftTable)]
+
+
+def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()) -> tuple[list[Change], State]:
+    """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
+    wanted = entry.wanted
+    names = set(entry.namespaces) | ({""} if entry.machine_keys else set())
+    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted))
+    keys = {tuple(key) for key in entry.machine_keys}
+    ours = own(found, keys)
+    changes = diff(wanted, ours, entry.group)
+    ended = {each.process.name: each for each in processes if each.state != "running"}
+    return [_with_end(change, ended) for change in changes], ours
+
+
+def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:
+    new = change.new
+    if not isinstance(new, Process) or change.action != "create":
+        return change
+    status = ended.get(new.name)
+    if status is None:
+        return replace(change, reason="is not running")
+    if status.message:
+        return replace(change, reason=status.message)
+    how = f"signal {status.signal}" if status.signal else f"code {status.exit_code}"
+    return replace(change, reason=f"has ended with {how}")
