@@ -1,0 +1,1 @@
+"""The verdicts of the probes as text and as JSON."""
