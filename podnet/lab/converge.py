@@ -209,11 +209,21 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
     )
     if before is not None:
         entry.since = before.since
+    record.save(entry)
     if not settled:
-        record.save(entry)
         _reserve(intent)
-    else:
-        record.save(entry)
+        _name(intent)
+
+
+def _name(intent: _Intent) -> None:
+    """Write the lab's hosts file; in place, because containers have this very file bound over /etc/hosts."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    for target in intent.lab.targets:
+        first = [target.addresses(version)[:1] for version in intent.lab.versions]
+        lines += [f"{address.ip} {target.name}" for addresses in first for address in addresses]
+    path = record.directory(intent.topology.name) / "hosts"
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    path.chmod(0o644)
 
 
 def _reserve(intent: _Intent) -> None:
