@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from podnet.kernel import rtnl
 from podnet.kernel.netlink import attr, attrs
-from podnet.kernel.objects import Address, Bridge, KernelObject, Loopback, Neighbour, Route, Veth
+from podnet.kernel.objects import ALTNAME, Address, Bridge, KernelObject, Loopback, Neighbour, Route, Veth
 
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
@@ -24,6 +24,8 @@ _IFINFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _PROTO_KERNEL, _PROTO_RA = 2, 9
+_ON_LOOPBACK = {"127.0.0.1/8", "::1/128"}
+_IFAPROT_KERNEL = {1, 2, 3}  # loopback, router advertisement, link-local: linux/if_addr.h
 _RTM_F_CLONED = 0x200
 _IP6_RT_PRIO_USER = 1024
 _TYPES = {number: name for name, number in rtnl.ROUTE_TYPES.items()}
@@ -114,9 +116,9 @@ def _linkinfo(row: LinkRow, data: bytes, begin: int, stop: int) -> None:
 
 
 def _altname(data: bytes, begin: int, stop: int) -> str:
-    """podnet's altnames hold a dot (lab.target.interface); others may stand beside them."""
+    """podnet's own altname; others may stand beside it, and are nobody's business."""
     names = [_text(data, a, b) for kind, a, b in attrs(data, begin, stop) if kind == rtnl.IFLA_ALT_IFNAME]
-    return next((name for name in names if "." in name), names[0] if names else "")
+    return next((name for name in names if name.startswith(ALTNAME)), "")
 
 
 def _addrgen(data: bytes, begin: int, stop: int) -> bool:
@@ -137,20 +139,25 @@ def _u32(data: bytes, begin: int) -> int:
 
 
 def addresses(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[KernelObject]:
-    """The addresses of a namespace, without those that the kernel made (loopback's, IPv6 link-local)."""
+    """The addresses of a namespace, without those that the kernel made (loopback's, IPv6 link-local).
+
+    The kernel marks its own since 5.18 (IFA_PROTO).
+    """
     found: list[KernelObject] = []
     for _, data, start, end in sock.dump(rtnl.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
-        family, length, _, scope, index = struct.unpack_from("=BBBBi", data, start)
+        family, length, _, _, index = struct.unpack_from("=BBBBi", data, start)
         dev = names.get(index, "")
-        if dev in {"", "lo"} or (family == socket.AF_INET6 and scope == 253):
-            continue
         address, protocol = b"", 0
         for kind, begin, stop in attrs(data, start + 8, end):
             if kind == rtnl.IFA_LOCAL or (kind == rtnl.IFA_ADDRESS and not address):
                 address = data[begin:stop]
             elif kind == rtnl.IFA_PROTO:
                 protocol = data[begin]
-        found.append(Address(netns, dev, f"{socket.inet_ntop(family, address)}/{length}", protocol))
+        if protocol in _IFAPROT_KERNEL:
+            continue
+        text = f"{socket.inet_ntop(family, address)}/{length}"
+        if dev != "lo" or text not in _ON_LOOPBACK:
+            found.append(Address(netns, dev, text, protocol))
     return found
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 from contextlib import ExitStack
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
 from podnet.kernel import dump, netns, nft, rtnl, sysctl
@@ -36,6 +36,7 @@ __all__ = ["LinuxKernel"]
 
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _Message = tuple[int, int, bytes]
+_Result = TypeVar("_Result")
 
 # What a delete finds gone already: a veth that went with its namespace, an address that went with its link.
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
@@ -136,9 +137,11 @@ class LinuxKernel:
     def apply(self, ops: Sequence[Op], progress: Callable[[int], None] | None = None) -> None:
         """Carry operations out in order; see ``podnet.kernel.interface.Kernel``."""
         done = 0
-        for (group, name), each in groupby(ops, key=_batch):
+        for (group, name, _), each in groupby(ops, key=_batch):
             batch = list(each)
-            if group in {"bridges", "links"}:
+            if group == "new-links":
+                self._make_links(name, batch)
+            elif group == "links":
                 self._apply_links(name, batch)
             elif group == "delete-links":
                 self._delete_links(name, batch)
@@ -182,26 +185,44 @@ class LinuxKernel:
             self._supervisor.start(start)
 
     def _apply_links(self, name: str, ops: list[Op]) -> None:
-        """All that rtnetlink does in one namespace, in one batch."""
+        """All that rtnetlink changes in one namespace, in one batch."""
+        self._send(name, ops, [self._named(op, self._messages, op) for op in ops])
+
+    def _make_links(self, name: str, ops: list[Op]) -> None:
+        """New links of one namespace: first they are made, then given what the making could not carry.
+
+        In two sends, because the kernel goes on after a refusal: what follows must not reach a link that was
+        there before, and is somebody else's.
+        """
         with ExitStack() as stack:
-            messages: list[_Message] = []
-            owners: list[Op] = []
-            veths: list[Op] = []
-            for op in ops:
-                for each in self._messages(op, stack):
-                    messages.append(each)
-                    owners.append(op)
-                if op.peer is not None and op.verb == "add":
-                    veths.append(op)
-            refused = self._socket(name).execute(messages)
-        for refusal in refused:
+            self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth)])
+        veths = [op for op in ops if op.peer is not None]
+        if veths:
+            self._learn(name, veths)
+        for op in veths:
+            if op.peer is not None:
+                self._send(op.peer.netns, [op], [self._named(op, self._finish_peer, op.peer)])
+
+    def _send(self, name: str, ops: Sequence[Op], messages: Sequence[Sequence[_Message]]) -> None:
+        """Send each operation's messages in one batch; raises ``KernelError`` for the first one refused."""
+        owners = [op for op, each in zip(ops, messages, strict=True) for _ in each]
+        flat = [message for each in messages for message in each]
+        if not flat:
+            return
+        for refusal in self._named(ops[0], self._socket, name).execute(flat):
             op = owners[refusal.index]
             if op.verb == "delete" and refusal.errno in _GONE:
                 continue
             raise _refused(op, str(refusal), refusal.errno) from refusal
-        if veths:
-            self._learn(name, veths)
-            self._finish_peers(veths)
+
+    @staticmethod
+    def _named(op: Op, function: Callable[..., _Result], *arguments: object) -> _Result:
+        """Call a function, and let what it raises say which operation it was about."""
+        try:
+            return function(*arguments)
+        except KernelError as error:
+            raise _refused(op, str(error), error.errno) from error
 
     def _learn(self, name: str, veths: list[Op]) -> None:
         """Note the indexes of new pairs, both ends, from one dump of the near side."""
@@ -212,18 +233,9 @@ class LinuxKernel:
                 self._index[name, row.name] = row.index
                 self._index[op.peer.netns, op.peer.name] = row.peer_index
 
-    def _finish_peers(self, veths: list[Op]) -> None:
-        """Give far ends what the message that made them could not carry; pods' ends need nothing here."""
-        for op in veths:
-            far = op.peer
-            if far is None or not (far.altname or far.master):
-                continue
-            messages = _altname(far)
-            if far.master:
-                messages.append(rtnl.set_link(far.name, master=self._device(far.netns, far.master)))
-                messages.append(rtnl.set_link(far.name, hairpin=far.hairpin))
-            for refusal in self._socket(far.netns).execute(messages):
-                raise _refused(op, str(refusal), refusal.errno) from refusal
+    def _finish_peer(self, far: Veth) -> list[_Message]:
+        master = [rtnl.set_link(far.name, master=self._device(far.netns, far.master))] if far.master else []
+        return master + _finish(far)
 
     def _delete_links(self, name: str, ops: list[Op]) -> None:
         """Delete links; several at once by a group of their own, which waits for RCU only once."""
@@ -242,14 +254,10 @@ class LinuxKernel:
                 self._index.pop((link.peer_netns, link.peer), None)
             self._index.pop((name, getattr(link, "name", "")), None)
 
-    def _messages(self, op: Op, stack: ExitStack) -> list[_Message]:
+    def _messages(self, op: Op) -> list[_Message]:
         match op.object:
-            case Loopback(up=up):
+            case Loopback(up=up) if op.verb == "set":
                 return [rtnl.set_link("lo", up=up)]
-            case Bridge() as bridge if op.verb == "add":
-                return [rtnl.add_bridge(bridge), *_altname(bridge)]
-            case Veth() as near if op.verb == "add" and op.peer is not None:
-                return self._new_pair(near, op.peer, stack)
             case Bridge() | Veth() as link if op.verb == "set":
                 return self._changed_link(link, op.fields)
             case Bridge() | Veth() as link:
@@ -272,24 +280,23 @@ class LinuxKernel:
                 msg = f"cannot {op.verb} {other}: not a thing of rtnetlink"
                 raise KernelError(msg)
 
-    def _new_pair(self, near: Veth, far: Veth, stack: ExitStack) -> list[_Message]:
+    def _maker(self, op: Op, stack: ExitStack) -> _Message:
+        if isinstance(op.object, Bridge):
+            return rtnl.add_bridge(op.object)
+        near, far = op.object, op.peer
+        if not isinstance(near, Veth) or far is None:
+            msg = "a veth is made with its other end"
+            raise KernelError(msg, errno.EINVAL)
         try:
             fd = os.open(netns.path_of(far.netns), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            msg = f"cannot add {near}: no namespace {far.netns}"
+            msg = f"no namespace {far.netns} under {netns.NETNS_DIR}"
             raise KernelError(msg, errno.ENOENT) from None
         stack.callback(os.close, fd)
-        master = self._device(near.netns, near.master) if near.master else 0
-        messages = [rtnl.add_veth(near, far, fd, master), *_altname(near)]
-        if near.hairpin or not near.addrgen:
-            messages.append(rtnl.set_link(near.name, hairpin=near.hairpin or None, addrgen=near.addrgen))
-        return messages
+        return rtnl.add_veth(near, far, fd, self._device(near.netns, near.master) if near.master else 0)
 
     def _changed_link(self, link: Bridge | Veth, fields: tuple[str, ...]) -> list[_Message]:
         messages = []
-        if "up" in fields and isinstance(link, Veth) and link.up and not link.addrgen:
-            # Before the link is up: the kernel makes the link-local address when it comes up.
-            messages.append(rtnl.set_link(link.name, addrgen=False))
         values = {name: getattr(link, name) for name in fields if name in {"up", "mac", "mtu", "group", "addrgen"}}
         if "master" in fields and isinstance(link, Veth):
             values["master"] = self._device(link.netns, link.master) if link.master else 0
@@ -298,6 +305,9 @@ class LinuxKernel:
         if isinstance(link, Veth) and link.master and {"hairpin", "master"} & set(fields):
             messages.append(rtnl.set_link(link.name, hairpin=link.hairpin))
         if "altname" in fields:
+            rows = dump.links(self._socket(link.netns)).values()
+            stale = next((row.altname for row in rows if row.name == link.name), "")
+            messages += [rtnl.delete_altname(link.name, stale)] if stale else []
             messages += _altname(link)
         return messages
 
@@ -338,19 +348,20 @@ class LinuxKernel:
             del self._index[key]
 
 
-def _batch(op: Op) -> tuple[str, str]:
+def _batch(op: Op) -> tuple[str, str, str]:
     """Operations that go out together have the same value."""
     match op.object:
         case Netns() | Sysctl() | NftTable():
-            return "one", ""
+            return "one", "", ""
         case Process():
-            return "process", ""
+            return "process", "", ""
         case Bridge() | Veth() if op.verb == "delete":
-            return "delete-links", op.object.netns
-        case Bridge() if op.verb == "add":
-            return "bridges", op.object.netns  # before the links: a port needs the index of its bridge
+            return "delete-links", op.object.netns, ""
+        case Bridge() | Veth() if op.verb == "add":
+            # Bridges apart from veths: a port needs the index of its bridge.
+            return "new-links", op.object.netns, op.object.kind
         case _:
-            return "links", op.object.netns
+            return "links", op.object.netns, ""
 
 
 def _holds(status: ProcessStatus) -> bool:
@@ -360,6 +371,19 @@ def _holds(status: ProcessStatus) -> bool:
 
 def _refused(op: Op, why: str, number: int) -> KernelError:
     return KernelError(f"cannot {op}: {why}", number)
+
+
+def _finish(link: Bridge | Veth) -> list[_Message]:
+    """What the message that makes a link does not carry, while the link is still down."""
+    messages = _altname(link)
+    if isinstance(link, Bridge):
+        return [*messages, rtnl.set_link(link.name, mtu=link.mtu)]
+    hairpin = link.hairpin if link.master and link.hairpin else None
+    # Before the link is up: the kernel makes the link-local address when it comes up.
+    addrgen = None if link.addrgen else False
+    if hairpin is not None or addrgen is not None:
+        messages.append(rtnl.set_link(link.name, hairpin=hairpin, addrgen=addrgen))
+    return messages
 
 
 def _altname(link: Bridge | Veth) -> list[_Message]:

@@ -15,7 +15,7 @@ from podnet.kernel.netns import entered
 
 __all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
 
-_OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 1
+_OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 2  # nftables/libnftables.h
 
 
 @cache

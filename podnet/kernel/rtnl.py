@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from podnet.kernel.netlink import attr, nested
+from podnet.kernel.objects import replace
 
 if TYPE_CHECKING:
     from podnet.kernel.objects import Address, Bridge, Neighbour, Route, Veth
@@ -23,6 +24,7 @@ __all__ = [
     "add_route",
     "add_veth",
     "delete_address",
+    "delete_altname",
     "delete_group",
     "delete_link",
     "delete_neighbour",
@@ -38,7 +40,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_GETNSID = 90
-_RTM_NEWLINKPROP = 108
+_RTM_NEWLINKPROP, _RTM_DELLINKPROP = 108, 109
 _CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
 
 IFF_UP = 0x1
@@ -97,11 +99,16 @@ def _identity(link: Bridge | Veth) -> bytes:
 
 
 def add_bridge(bridge: Bridge) -> Message:
-    """Make a bridge, down, without spanning tree."""
+    """Make a bridge, down, without spanning tree. Its MTU must be set afterwards.
+
+    A bridge follows the smallest MTU of its ports until somebody sets its own to another value; so it is made
+    with one that is not the wanted one (net/bridge/br_device.c, br_change_mtu).
+    """
     # No forwarding delay: a port forwards at once, as docker0's and cni0's do.
     data = nested(INFO_DATA, attr(_BR_STP_STATE, _U32.pack(0)), attr(_BR_FORWARD_DELAY, _U32.pack(0)))
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"bridge"), data)
-    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo() + _identity(bridge) + info
+    other = replace(bridge, mtu=bridge.mtu ^ 1)
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo() + _identity(other) + info
 
 
 def add_veth(near: Veth, far: Veth, far_netns: int, master: int) -> Message:
@@ -121,6 +128,12 @@ def add_altname(name: str, altname: str) -> Message:
     """Give a link a further, longer name (up to 127 bytes)."""
     data = _ifinfo() + _name(name) + nested(IFLA_PROP_LIST, attr(IFLA_ALT_IFNAME, altname.encode() + b"\0"))
     return _RTM_NEWLINKPROP, _CREATE | _EXCL, data
+
+
+def delete_altname(name: str, altname: str) -> Message:
+    """Take a further name off a link."""
+    data = _ifinfo() + _name(name) + nested(IFLA_PROP_LIST, attr(IFLA_ALT_IFNAME, altname.encode() + b"\0"))
+    return _RTM_DELLINKPROP, 0, data
 
 
 def set_link(

@@ -97,7 +97,8 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
     if machine_keys or intent.in_machine:
         names.add("")
-    found = kernel.observe(names, sysctls_of(intent.wanted), tables_of(intent.wanted))
+    tables = tables_of(intent.wanted) + (tables_of(before.wanted) if before else [])
+    found = kernel.observe(names, sysctls_of(intent.wanted), tables)
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
     return own(found, machine_keys | set(intent.in_machine))

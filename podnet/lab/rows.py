@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
-from podnet.kernel import objects
+from podnet.kernel.objects import (
+    Address,
+    Bridge,
+    KernelObject,
+    Loopback,
+    Neighbour,
+    Netns,
+    NftTable,
+    Process,
+    Route,
+    State,
+    Sysctl,
+    Veth,
+)
 
 __all__ = ["from_rows", "to_rows"]
 
 _TYPES: dict[str, Any] = {
-    each.kind: each
-    for each in (
-        objects.Netns,
-        objects.Loopback,
-        objects.Bridge,
-        objects.Veth,
-        objects.Address,
-        objects.Route,
-        objects.Neighbour,
-        objects.Sysctl,
-        objects.NftTable,
-        objects.Process,
-    )
+    "netns": Netns,
+    "loopback": Loopback,
+    "bridge": Bridge,
+    "veth": Veth,
+    "address": Address,
+    "route": Route,
+    "neighbour": Neighbour,
+    "sysctl": Sysctl,
+    "nft": NftTable,
+    "process": Process,
 }
-_NAMES = {kind: tuple(f.name for f in fields(each)) for kind, each in _TYPES.items()}
 
 
-def to_rows(state: objects.State) -> list[list[Any]]:
+def to_rows(state: State) -> list[list[Any]]:
     """One row an object: its kind, then its fields in order."""
-    return [[each.kind, *(getattr(each, name) for name in _NAMES[each.kind])] for each in state.values()]
+    return [[each.kind, *each] for each in state.values()]
 
 
-def from_rows(rows: list[list[Any]]) -> objects.State:
+def from_rows(rows: list[list[Any]]) -> State:
     """The state that ``to_rows`` wrote."""
-    state: objects.State = {}
+    state: State = {}
     for kind, *values in rows:
         if kind == "process":
             netns, name, argv, env = values
-            each: objects.KernelObject = objects.Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
+            each: KernelObject = Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
         else:
             each = _TYPES[kind](*values)
         state[each.key] = each

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import sha1
 from zlib import crc32
 
+from podnet.kernel.objects import ALTNAME
+
 __all__ = ["SWITCH", "group_of", "label_of", "netns_of", "short", "table_of"]
 
 SWITCH = "underlay"  # the namespace that holds the underlay's bridges
@@ -17,7 +19,7 @@ def netns_of(lab: str, target: str) -> str:
 
 def label_of(lab: str, target: str, ifname: str) -> str:
     """The altname of the far end of a target's interface."""
-    return f"{lab}.{target}.{ifname}"
+    return f"{ALTNAME}{lab}.{target}.{ifname}"
 
 
 def group_of(lab: str) -> int:
