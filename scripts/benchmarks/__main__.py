@@ -1,0 +1,79 @@
+"""scripts/bench: what a lab costs, in one run, with medians.
+
+lab      `podnet up` and `podnet down` as whole processes, for N pods on 10 nodes, and the kernel's floor for the
+         same objects (scripts/bench-floor.c), taking turns
+mininet  Mininet with Linux bridges: 50 hosts on one switch, start and stop, without Python's own start
+startup  `podnet --help` and `podnet status` beside `python -c 'import click, json, sqlite3'`, taking turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lab
+import mininet_hosts
+import startup
+import tables
+from stopwatch import machine, say
+
+PARTS = ("lab", "mininet", "startup")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # No choices= here: argparse would hold the empty list against them.
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--pods", type=sizes, default=(10, 100, 1000), metavar="N,N,...", help="default: 10,100,1000")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each figure, for its median; default: 5")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures, of every run, as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/benchmarks.md")
+    args = parser.parse_args()
+    unknown = set(args.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))} (parts: {', '.join(PARTS)})")
+    if args.runs < 1:
+        parser.error("--runs must be at least 1")
+    return args
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not numbers: {text}") from None
+    if any(number < lab.NODES or number % lab.NODES or number > 250 * lab.NODES for number in numbers):
+        raise argparse.ArgumentTypeError(f"multiples of {lab.NODES} up to {250 * lab.NODES}, not {text}")
+    return numbers
+
+
+def main() -> int:
+    args = arguments()
+    if os.environ.get("PODNET_TEST_SANDBOX") != "1":
+        say("making namespaces needs root; run: sudo scripts/bench")
+        return 3
+    parts = args.parts or PARTS
+    results: dict[str, object] = {"machine": machine(), "runs": args.runs}
+    with tempfile.TemporaryDirectory(prefix="podnet-bench-") as folder:
+        if "startup" in parts:
+            results["startup"] = startup.measure()
+        if "lab" in parts:
+            results["lab"] = lab.measure(Path(folder), args.pods, args.runs)
+        if "mininet" in parts:
+            results["mininet"] = mininet_hosts.measure(args.runs)
+    print(tables.render(results, markdown=args.markdown))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
