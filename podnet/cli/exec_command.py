@@ -24,8 +24,11 @@ def command(lab: str | None, target: str, argv: tuple[str, ...]) -> None:
     Input, output and exit code are the command's own.
     """
     from podnet.kernel.execute import run_in
+    from podnet.kernel.process import HOSTS
+    from podnet.lab.record import directory
 
     arguments = argv[1:] if argv[0] == "--" else argv
     if not arguments:
         raise click.UsageError("give a command: podnet exec TARGET -- COMMAND")
-    sys.exit(run_in(resolve(lab, target)[1].netns, arguments))
+    entry, found = resolve(lab, target)
+    sys.exit(run_in(found.netns, arguments, hosts=str(directory(entry.name) / HOSTS)))

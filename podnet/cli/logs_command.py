@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last N lines of each.")
 def command(lab: str | None, pod: str, container: str | None, follow: bool, tail: int | None) -> None:
     """Show standard output and error of the containers of POD."""
-    from podnet.kernel.process import follow_log, read_log
+    from podnet.kernel.log import follow_log, read_log
 
     entry, target = resolve(lab, pod)
     names = list(target.containers)
@@ -41,9 +41,6 @@ def command(lab: str | None, pod: str, container: str | None, follow: bool, tail
     for name, path in paths.items():
         if len(chosen) > 1:
             out.write(f"==> {name} <==\n".encode())
-        out.write(read_log(path, tail))
-        out.flush()
-        if follow:
-            for data in follow_log(path):
-                out.write(data)
-                out.flush()
+        for data in follow_log(path, tail) if follow else [read_log(path, tail)]:
+            out.write(data)
+            out.flush()

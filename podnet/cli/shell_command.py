@@ -18,6 +18,8 @@ __all__ = ["command"]
 def command(lab: str | None, target: str) -> None:
     """Open a shell in the namespace of TARGET; its prompt says where it is."""
     from podnet.kernel.execute import run_in
+    from podnet.kernel.process import HOSTS
+    from podnet.lab.record import directory
 
     entry, found = resolve(lab, target)
     name = f"{entry.name}/{found.name}"
@@ -25,4 +27,4 @@ def command(lab: str | None, target: str) -> None:
     env = os.environ | {"PODNET_TARGET": name, "PS1": f"{name} \\w # " if shell.endswith("bash") else f"{name} # "}
     # A login file would set the prompt back.
     arguments = [shell, "--norc"] if shell.endswith("/bash") else [shell]
-    sys.exit(run_in(found.netns, arguments, env))
+    sys.exit(run_in(found.netns, arguments, env, str(directory(entry.name) / HOSTS)))

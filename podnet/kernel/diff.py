@@ -11,7 +11,7 @@ from podnet.kernel.objects import (
     KernelObject,
     Key,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     Process,
     Route,
@@ -108,6 +108,8 @@ def _fixed(new: KernelObject, was: KernelObject) -> bool:
 
 def _difference(name: str, was: object, new: object) -> str:
     match name, new:
+        case "entries", tuple():
+            return _entries(set(was) if isinstance(was, tuple) else set(), set(new))
         case "up", _:
             return "is up, should be down" if was else "is down, should be up"
         case "ruleset", _:
@@ -118,6 +120,18 @@ def _difference(name: str, was: object, new: object) -> str:
             return f"{name} is {'on' if was else 'off'}, should be {'on' if new else 'off'}"
         case _:
             return f"{name} is {_shown(was)}, should be {_shown(new)}"
+
+
+def _entries(was: set[tuple[str, str]], new: set[tuple[str, str]]) -> str:
+    lacks = [f"{address} lladdr {mac}" for address, mac in sorted(new - was)]
+    extra = [address for address, _ in sorted(was - new) if address not in {entry[0] for entry in new}]
+    parts = [f"lacks {_some(lacks)}"] if lacks else []
+    parts += [f"has {_some(extra)} besides"] if extra else []
+    return ", ".join(parts)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _shown(value: object) -> str:
@@ -201,14 +215,14 @@ def _taken_along(wanted: State, found: State, remaining: State, deleted: State) 
     if not (leaving or downed or remade):
         return taken
     for key, each in remaining.items():
-        if key not in wanted or not isinstance(each, Address | Route | Neighbour):
+        if key not in wanted or not isinstance(each, Address | Route | Neighbours):
             continue
         on = (each.netns, each.dev)
         if isinstance(each, Route) and (each.netns, each.src) in sources:
             taken[key] = f"its source {each.src} is deleted first"
         elif on in bare and _v4(each) and not isinstance(each, Address):
             taken[key] = f"goes with the addresses of {each.dev}"
-        elif on in remade and isinstance(each, Neighbour):
+        elif on in remade and isinstance(each, Neighbours):
             taken[key] = f"goes when {each.dev} gets another MAC"
         elif on in downed and not (isinstance(each, Address) and _v4(each)):
             taken[key] = f"goes when {each.dev} is set down"
@@ -229,7 +243,9 @@ def _secondaries(wanted: State, remaining: State, leaving: set[Key]) -> dict[Key
     return taken
 
 
-def _v4(each: Address | Route | Neighbour) -> bool:
+def _v4(each: Address | Route | Neighbours) -> bool:
+    if isinstance(each, Neighbours):
+        return each.version == 4
     return ":" not in (each.dst if isinstance(each, Route) else each.address)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from podnet.kernel import rtnl
 from podnet.kernel.netlink import attr, attrs
-from podnet.kernel.objects import ALTNAME, Address, Bridge, KernelObject, Loopback, Neighbour, Route, Veth
+from podnet.kernel.objects import ALTNAME, PROTOCOL, Address, Bridge, KernelObject, Loopback, Neighbours, Route, Veth
 
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
@@ -203,12 +203,11 @@ def _route(
 
 
 def neighbours(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[KernelObject]:
-    """The permanent neighbours of a namespace; what the kernel learns by itself comes and goes."""
-    found: list[KernelObject] = []
+    """The permanent neighbours that bear podnet's protocol, one object for each link and IP version."""
+    found: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for _, data, start, end in sock.dump(rtnl.RTM_GETNEIGH, struct.pack("=BxxxiHBB", 0, 0, 0, 0, 0)):
-        family, index, state, _, kind = struct.unpack_from("=BxxxiHBB", data, start)
-        # Multicast (5) and local entries are permanent too, and are the kernel's.
-        if state != rtnl.NUD_PERMANENT or kind == 5 or family not in {socket.AF_INET, socket.AF_INET6}:
+        family, index, state, _, _ = struct.unpack_from("=BxxxiHBB", data, start)
+        if state != rtnl.NUD_PERMANENT or family not in {socket.AF_INET, socket.AF_INET6}:
             continue
         address, mac, protocol = "", "", 0
         for attribute, begin, stop in attrs(data, start + 12, end):
@@ -218,6 +217,9 @@ def neighbours(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[K
                 mac = data[begin:stop].hex(":")
             elif attribute == rtnl.NDA_PROTOCOL:
                 protocol = data[begin]
-        if mac:
-            found.append(Neighbour(netns, names.get(index, ""), address, mac, protocol))
-    return found
+        if protocol == PROTOCOL:
+            found.setdefault((index, 6 if family == socket.AF_INET6 else 4), []).append((address, mac))
+    return [
+        Neighbours(netns, names.get(index, ""), version, tuple(sorted(entries)))
+        for (index, version), entries in found.items()
+    ]

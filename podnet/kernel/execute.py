@@ -2,7 +2,8 @@
 
 ``/sys`` shows the devices of the network namespace that mounted it, not of the process that reads it. So a
 command gets a mount namespace of its own with a fresh ``/sys``, as ``ip netns exec`` gives it (iproute2,
-lib/namespace.c).
+lib/namespace.c). In it, the lab's hosts file lies over ``/etc/hosts``: a lookup that finds no name there asks the
+machine's resolver, which a pod cannot reach, and waits for seconds.
 """
 
 from __future__ import annotations
@@ -29,21 +30,24 @@ __all__ = ["NOT_EXECUTABLE", "NOT_FOUND", "default_signals", "isolate", "replace
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells answer (POSIX.1-2017, 2.8.2)
 
 ETC_DIR = "/etc/netns"
+ETC_HOSTS = "/etc/hosts"
 
 _TERMINAL = {signal.SIGINT, signal.SIGQUIT}
 _PASSED_ON = {signal.SIGTERM, signal.SIGHUP}
 
 _CLONE_NEWNS, _CLONE_NEWUTS = 0x00020000, 0x04000000
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 2, 4, 8, 0x1000, 0x4000, 1 << 19
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 1, 2, 4, 8, 32
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 1 << 19
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run_in(netns: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+def run_in(netns: str, argv: Sequence[str], env: Mapping[str, str] | None = None, hosts: str | None = None) -> int:
     """Run a command in a namespace, in the foreground, on this process's own stdin, stdout, stderr and terminal.
 
-    ``env`` is the command's whole environment; without it, it is this process's own. Returns the exit code:
+    ``env`` is the command's whole environment; without it, it is this process's own. ``hosts`` is the path of what
+    the command finds at ``/etc/hosts``; where that file is missing, it is the machine's. Returns the exit code:
     128 + N where signal N ended the command, 127 where it was not found, 126 where it cannot be executed.
     The caller stays in its own namespaces. While the command runs, Ctrl-C and Ctrl-\\ are the command's alone
     (it is in the caller's process group), SIGTERM and SIGHUP are passed on to it; this needs the main thread.
@@ -60,7 +64,8 @@ def run_in(netns: str, argv: Sequence[str], env: Mapping[str, str] | None = None
     try:
         child = os.fork()
         if child == 0:
-            _command(netns, argv, os.environ if env is None else env, {signal.SIGPIPE, signal.SIGXFSZ} | held)
+            reset = {signal.SIGPIPE, signal.SIGXFSZ} | held
+            _command(netns, argv, os.environ if env is None else env, reset, hosts or "")
         pidfd = os.pidfd_open(child)
         with _handled(pidfd, held):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -72,17 +77,17 @@ def run_in(netns: str, argv: Sequence[str], env: Mapping[str, str] | None = None
     return code if code >= 0 else 128 - code
 
 
-def _command(netns: str, argv: Sequence[str], env: Mapping[str, str], reset: set[signal.Signals]) -> NoReturn:
+def _command(
+    netns: str, argv: Sequence[str], env: Mapping[str, str], reset: set[signal.Signals], hosts: str
+) -> NoReturn:
     """The forked child: it becomes the command or says why not, and never returns into the caller's code."""
     code = NOT_EXECUTABLE
     try:
         default_signals(reset)
-        if netns:
-            with namespaces.entered(netns):
-                for complaint in isolate(netns):
-                    _complain(complaint)
-                replace_by(argv, env)
-        replace_by(argv, env)
+        with namespaces.entered(netns):
+            for complaint in isolate(netns, hosts=hosts) if netns else _name_only(hosts):
+                _complain(complaint)
+            replace_by(argv, env)
     except FileNotFoundError as error:
         code = NOT_FOUND
         _complain(f"cannot execute {argv[0]!r}: {error.strerror}")
@@ -125,19 +130,15 @@ def default_signals(numbers: Iterable[signal.Signals] | None = None) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def isolate(netns: str, *, hostname: str = "", processes: bool = False) -> list[str]:
+def isolate(netns: str, *, hostname: str = "", processes: bool = False, hosts: str = "") -> list[str]:
     """Give this process a mount namespace in which ``/sys`` shows the network namespace that it is in; for good.
 
-    Files below ``/etc/netns/NETNS`` are bound over those of the same name in ``/etc`` that exist. ``hostname``
-    also gives a UTS namespace with that name; ``processes`` mounts a ``/proc`` of the caller's PID namespace.
+    The file ``hosts`` is bound over ``/etc/hosts``, read-only, where it exists; then files below
+    ``/etc/netns/NETNS`` over those of the same name in ``/etc`` that exist. ``hostname`` also gives a UTS
+    namespace with that name; ``processes`` mounts a ``/proc`` of the caller's PID namespace.
     Returns what could not be had, one line each. Raises ``KernelError`` where the kernel gives no namespace.
     """
-    if _libc.unshare(_CLONE_NEWNS | (_CLONE_NEWUTS if hostname else 0)) != 0:
-        number = ctypes.get_errno()
-        msg = f"cannot make a mount namespace: {os.strerror(number)}"
-        raise KernelError(msg, number)
-    # Slave, not private: what the machine unmounts goes here too, or a dead namespace's mount would live on here.
-    _mount("", "/", "", _MS_REC | _MS_SLAVE)
+    _leave_mounts(_CLONE_NEWUTS if hostname else 0)
     if hostname:
         socket.sethostname(hostname)
     complaints = []
@@ -146,6 +147,7 @@ def isolate(netns: str, *, hostname: str = "", processes: bool = False) -> list[
     # cannot be covered by a writable one.
     if error := _mount(netns, "/sys", "sysfs", flags | (os.statvfs("/sys").f_flag & os.ST_RDONLY and _MS_RDONLY)):
         complaints.append(f"/sys shows another namespace's devices: {error}")
+    complaints += _bind_hosts(hosts)
     for name, error in _bind_etc(netns):
         complaints.append(f"cannot bind {ETC_DIR}/{netns}/{name} over /etc/{name}: {error}")
     if processes:
@@ -155,6 +157,37 @@ def isolate(netns: str, *, hostname: str = "", processes: bool = False) -> list[
         if error := _mount("proc", "/proc", "proc", flags):
             complaints.append(f"/proc shows the machine's processes: {error}")
     return complaints
+
+
+def _name_only(hosts: str) -> list[str]:
+    """As ``isolate``, in the machine's own network namespace: its ``/sys`` is right, with all that is mounted in it."""
+    if not os.path.exists(hosts):
+        return []
+    _leave_mounts()
+    return _bind_hosts(hosts)
+
+
+def _leave_mounts(more: int = 0) -> None:
+    """Give this process a mount namespace, and ``more`` namespaces, of its own."""
+    if _libc.unshare(_CLONE_NEWNS | more) != 0:
+        number = ctypes.get_errno()
+        msg = f"cannot make a mount namespace: {os.strerror(number)}"
+        raise KernelError(msg, number)
+    # Slave, not private: what the machine unmounts goes here too, or a dead namespace's mount would live on here.
+    _mount("", "/", "", _MS_REC | _MS_SLAVE)
+
+
+def _bind_hosts(hosts: str) -> list[str]:
+    """Bind a file over ``/etc/hosts``; returns the complaint where that is refused. No file, nothing to do.
+
+    Read-only, because it is the file that names the lab to all of its containers, not one container's own.
+    """
+    if not os.path.exists(hosts):
+        return []
+    flags = _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    # The first call makes the mount and ignores the other flags (mount(2)).
+    error = _mount(hosts, ETC_HOSTS, "", _MS_BIND) or _mount("", ETC_HOSTS, "", _MS_REMOUNT | flags)
+    return [f"cannot bind {hosts} over {ETC_HOSTS} (read-only): {error}"] if error else []
 
 
 def _bind_etc(netns: str) -> list[tuple[str, str]]:
@@ -169,7 +202,7 @@ def _bind_etc(netns: str) -> list[tuple[str, str]]:
 
 def _mount(source: str, target: str, kind: str, flags: int) -> str:
     """Mount; returns the kernel's complaint, empty where there is none."""
-    done = _libc.mount(source.encode() or b"none", target.encode(), kind.encode(), ctypes.c_ulong(flags), None)
+    done = _libc.mount(os.fsencode(source) or b"none", os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), None)
     return "" if done == 0 else os.strerror(ctypes.get_errno())
 
 

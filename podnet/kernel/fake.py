@@ -19,7 +19,7 @@ from podnet.kernel.objects import (
     KernelObject,
     Key,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Process,
@@ -86,6 +86,7 @@ class FakeKernel:
         names: Iterable[str],
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
+        neighbours: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces; see ``podnet.kernel.interface.Kernel``.
 
@@ -93,6 +94,7 @@ class FakeKernel:
         """
         shown = set(names)
         with_tables = {table.netns for table in tables}
+        with_neighbours = set(neighbours)
         found: State = {}
         for key, each in self.state.items():
             match each:
@@ -101,6 +103,8 @@ class FakeKernel:
                 case NftTable():
                     if each.netns in with_tables and (each.name == "podnet" or each.name.startswith("podnet-")):
                         found[key] = each
+                case Neighbours() if each.netns not in with_neighbours:
+                    continue
                 case _ if each.netns in shown:
                     found[key] = each
         for name, sysctl in sysctls:
@@ -154,9 +158,9 @@ class FakeKernel:
             case _:
                 self._put(op, target)
 
-    def _put(self, op: Op, target: Neighbour | Sysctl | NftTable) -> None:
+    def _put(self, op: Op, target: Neighbours | Sysctl | NftTable) -> None:
         """What is written over whatever is there; only a table must be new to be added."""
-        if isinstance(target, Neighbour):
+        if isinstance(target, Neighbours):
             self._require_link(op, target.netns, target.dev)
         if isinstance(target, Sysctl) and not self._sysctl_exists(target.netns, target.name):
             _refuse(op, errno.ENOENT)
@@ -246,7 +250,7 @@ class FakeKernel:
                 self._drop(lambda each: isinstance(each, Route) and each.netns == netns and _rejects_ipv6(each))
         if isinstance(new, Bridge | Veth) and isinstance(was, Bridge | Veth):
             if new.mac != was.mac:  # neigh_changeaddr() spares no permanent entry
-                self._drop(lambda each: isinstance(each, Neighbour) and _on(each, netns, dev))
+                self._drop(lambda each: isinstance(each, Neighbours) and _on(each, netns, dev))
             if new.mtu < _IPV6_MTU <= was.mtu:
                 self._drop(lambda each: _on(each, netns, dev) and _is_ipv6(each))
                 if isinstance(new, Veth):  # what IPv6 was told about the link goes with it
@@ -383,7 +387,7 @@ def _device_of(sysctl: str) -> str:
 
 def _on(each: KernelObject, netns: str, dev: str) -> bool:
     """Whether an address, route or neighbour is on a link."""
-    return isinstance(each, Address | Route | Neighbour) and (each.netns, each.dev) == (netns, dev)
+    return isinstance(each, Address | Route | Neighbours) and (each.netns, each.dev) == (netns, dev)
 
 
 def _of(each: KernelObject, netns: str, dev: str) -> bool:
@@ -392,6 +396,8 @@ def _of(each: KernelObject, netns: str, dev: str) -> bool:
 
 
 def _is_ipv6(each: KernelObject) -> bool:
+    if isinstance(each, Neighbours):
+        return each.version == 6
     text = each.dst if isinstance(each, Route) else getattr(each, "address", "")
     return ":" in text
 

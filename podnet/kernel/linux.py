@@ -16,7 +16,7 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Process,
@@ -72,8 +72,10 @@ class LinuxKernel:
         names: Iterable[str],
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
+        neighbours: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces now; see ``podnet.kernel.interface.Kernel``."""
+        with_neighbours = set(neighbours)
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
         rows = {name: dump.links(self._socket(name)) for name in alive}
@@ -85,7 +87,8 @@ class LinuxKernel:
             sock = self._socket(name)
             found += dump.addresses(sock, name, devices)
             found += dump.routes(sock, name, devices)
-            found += dump.neighbours(sock, name, devices)
+            if name in with_neighbours:
+                found += dump.neighbours(sock, name, devices)
         there = set(alive)
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += _tables([table for table in tables if table.netns in there])
@@ -265,17 +268,19 @@ class LinuxKernel:
             case Address() as address if op.verb == "add":
                 return [rtnl.add_address(address, self._device(address.netns, address.dev))]
             case Address() as address:
-                return self._unless_gone(address.netns, address.dev, rtnl.delete_address, address)
+                index = self._find(address.netns, address.dev)
+                return [rtnl.delete_address(address, index)] if index else []
             case Route() as route if op.verb == "delete":
                 index = self._find(route.netns, route.dev) if route.dev else 0
                 return [] if route.dev and not index else [rtnl.delete_route(route, index)]
             case Route() as route:
                 index = self._device(route.netns, route.dev) if route.dev else 0
                 return [rtnl.add_route(route, index, replace=op.verb == "set")]
-            case Neighbour() as neighbour if op.verb == "delete":
-                return self._unless_gone(neighbour.netns, neighbour.dev, rtnl.delete_neighbour, neighbour)
-            case Neighbour() as neighbour:
-                return [rtnl.add_neighbour(neighbour, self._device(neighbour.netns, neighbour.dev))]
+            case Neighbours() as neighbours if op.verb == "delete":
+                index = self._find(neighbours.netns, neighbours.dev)
+                return rtnl.delete_neighbours(neighbours.entries, index) if index else []
+            case Neighbours() as neighbours:
+                return self._neighbours(neighbours, replace=op.verb == "set")
             case other:
                 msg = f"cannot {op.verb} {other}: not a thing of rtnetlink"
                 raise KernelError(msg)
@@ -311,11 +316,16 @@ class LinuxKernel:
             messages += _altname(link)
         return messages
 
-    def _unless_gone(
-        self, name: str, dev: str, make: Callable[..., _Message], target: Address | Neighbour
-    ) -> list[_Message]:
-        index = self._find(name, dev)
-        return [make(target, index)] if index else []
+    def _neighbours(self, wanted: Neighbours, *, replace: bool) -> list[_Message]:
+        index = self._device(wanted.netns, wanted.dev)
+        stale: list[_Message] = []
+        if replace:
+            names = {index: wanted.dev}
+            for was in dump.neighbours(self._socket(wanted.netns), wanted.netns, names):
+                if isinstance(was, Neighbours) and was.key == wanted.key:
+                    kept = {address for address, _ in wanted.entries}
+                    stale = rtnl.delete_neighbours([e for e in was.entries if e[0] not in kept], index)
+        return [*stale, (0, 0, rtnl.add_neighbours(wanted.entries, index))]
 
     def _device(self, name: str, dev: str) -> int:
         """The index of a link; raises ``KernelError`` (ENODEV) where there is none."""

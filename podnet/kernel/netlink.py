@@ -16,10 +16,10 @@ from podnet.kernel.netns import open_socket
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["NetlinkSocket", "RefusedError", "attr", "attrs", "message", "nested"]
+__all__ = ["NetlinkSocket", "RefusedError", "attr", "attrs", "nested", "ready"]
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+_NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS, _NLM_F_DUMP_INTR = 0x100, 0x200, 0x10
 _NLMSGERR_ATTR_MSG = 1
 _NLA_F_NESTED = 0x8000
@@ -29,6 +29,8 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270,
 # A send must fit the socket's send buffer (212,992 bytes by default) with the kernel's own overhead.
 _SEND_BYTES = 64 * 1024
 _RECEIVE_BYTES = 256 * 1024
+
+_READY = 0xFFFFFFFF  # the sequence number of ready messages
 
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
@@ -62,9 +64,9 @@ def nested(kind: int, *values: bytes) -> bytes:
     return _ATTR.pack(len(value) + 4, kind | _NLA_F_NESTED) + value
 
 
-def message(kind: int, flags: int, payload: bytes) -> tuple[int, int, bytes]:
-    """A message without its header, which ``NetlinkSocket`` adds."""
-    return kind, flags, payload
+def ready(kind: int, flags: int, payload: bytes) -> bytes:
+    """A message with its header, to be sent many times; what is refused of it has no number of its own."""
+    return _HEADER.pack(len(payload) + 16, kind, flags | NLM_F_REQUEST, _READY, 0) + payload
 
 
 def attrs(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -91,7 +93,10 @@ class NetlinkSocket:
         self._socket.close()
 
     def execute(self, messages: Sequence[tuple[int, int, bytes]]) -> list[RefusedError]:
-        """Send requests in as few sends as fit; return what was refused, in order of the messages.
+        """Send requests in as few sends as fit; return what was refused.
+
+        A message is (type, flags, payload), or (0, 0, messages that are ``ready``); a refusal among the latter
+        is told with the index of the first such message of its send.
 
         The kernel handles a send's messages one after the other before the send returns, and goes on after
         a refusal: only the last message of each send asks for an acknowledgement.
@@ -110,23 +115,30 @@ class NetlinkSocket:
     def _send(self, messages: Sequence[tuple[int, int, bytes]], start: int, end: int) -> list[RefusedError]:
         first = self._sequence + 1
         parts = []
+        made_ready = -1
         for index in range(start, end):
             kind, flags, payload = messages[index]
             self._sequence += 1
-            flags |= NLM_F_REQUEST | (NLM_F_ACK if index == end - 1 else 0)
-            parts.append(_HEADER.pack(len(payload) + 16, kind, flags, self._sequence, 0))
+            if kind:
+                flags |= NLM_F_REQUEST | (NLM_F_ACK if index == end - 1 else 0)
+                parts.append(_HEADER.pack(len(payload) + 16, kind, flags, self._sequence, 0))
+            elif made_ready < 0:
+                made_ready = index
             parts.append(payload)
+        if not messages[end - 1][0]:
+            parts.append(_HEADER.pack(16, _NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0))
         self._socket.send(b"".join(parts))
         refused = []
         last = self._sequence
         while True:
             data = self._socket.recv(_RECEIVE_BYTES)
             for kind, flags, sequence, offset, limit in _messages(data):
-                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                if kind != NLMSG_ERROR or not (first <= sequence <= last or sequence == _READY):
                     continue
+                index = made_ready if sequence == _READY else start + sequence - first
                 number = -int.from_bytes(data[offset : offset + 4], "little", signed=True)
                 if number:
-                    refused.append(RefusedError(start + sequence - first, number, _text(data, flags, offset, limit)))
+                    refused.append(RefusedError(index, number, _text(data, flags, offset, limit)))
                 if sequence == last:
                     return refused
 

@@ -22,7 +22,7 @@ __all__ = [
     "KernelObject",
     "Link",
     "Loopback",
-    "Neighbour",
+    "Neighbours",
     "Netns",
     "NftTable",
     "Process",
@@ -194,25 +194,28 @@ class Route(NamedTuple):
         return f"route {kind}{self.dst}{how} in {self.netns or 'the machine'}"
 
 
-class Neighbour(NamedTuple):
-    """A permanent neighbour entry: it is not counted against ``gc_thresh3`` and never expires."""
+class Neighbours(NamedTuple):
+    """The permanent neighbours of one IP version that podnet wrote for a link: (address, MAC) pairs, sorted.
+
+    Permanent entries never expire and are not counted against ``gc_thresh3``. They are one object a link because
+    a bridge of 100 pods takes 10,000 of them; pods of one bridge share one tuple of entries.
+    """
 
     netns: str
     dev: str
-    address: str
-    mac: str
-    protocol: int = PROTOCOL
+    version: int
+    entries: tuple[tuple[str, str], ...]
 
     @property
     def kind(self) -> str:
-        return "neighbour"
+        return "neighbours"
 
     @property
     def key(self) -> Key:
-        return ("neighbour", self.netns, self.dev, self.address)
+        return ("neighbours", self.netns, self.dev, str(self.version))
 
     def __str__(self) -> str:
-        return f"neighbour {self.address} lladdr {self.mac} dev {self.dev} in {self.netns or 'the machine'}"
+        return f"permanent IPv{self.version} neighbours of {self.dev} in {self.netns or 'the machine'}"
 
 
 class Sysctl(NamedTuple):
@@ -278,7 +281,7 @@ class Process(NamedTuple):
 
 
 Link = Loopback | Bridge | Veth
-KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbour | Sysctl | NftTable | Process
+KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbours | Sysctl | NftTable | Process
 State = dict[Key, KernelObject]
 
 
@@ -299,8 +302,10 @@ def owned(found: KernelObject, group: int) -> bool:
     match found:
         case Bridge() | Veth():
             return found.group == group
-        case Address() | Route() | Neighbour():
+        case Address() | Route():
             return found.protocol == PROTOCOL
+        case Neighbours():
+            return True  # only those with podnet's protocol are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
         case Netns() | Process():

@@ -1,4 +1,4 @@
-"""The container processes of a lab, seen from outside: ask its supervisor, start one, read the logs.
+"""The container processes of a lab, seen from outside: ask its supervisor, or start one.
 
 One supervisor process a lab (``podnet.kernel.supervisor``) holds all of its containers. Who it is, only the
 kernel knows: the supervisor holds a POSIX write lock on ``supervisor.lock`` for its life, and F_GETLK answers with
@@ -10,7 +10,6 @@ This module imports what ``podnet status`` can afford: the standard library's li
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -22,33 +21,20 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podnet.errors import KernelError
+from podnet.kernel.log import log_file
 from podnet.kernel.objects import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
-__all__ = [
-    "LOCK",
-    "LOG_HALF",
-    "SOCKET",
-    "ProcessStatus",
-    "Supervisor",
-    "follow_log",
-    "holder",
-    "log_file",
-    "previous_log",
-    "read_log",
-]
+__all__ = ["HOSTS", "LOCK", "SOCKET", "ProcessStatus", "Supervisor", "holder"]
 
-LOCK, SOCKET = "supervisor.lock", "supervisor.sock"
-
-# A log is two files of at most this many bytes, the newest bytes always kept: `CONTAINER.log` and, before it,
-# `CONTAINER.log.1`. The directory is on a tmpfs, so a log costs memory.
-LOG_HALF = 5 << 20
+# What is in a run directory; the hosts file is its owner's to write, and may be missing.
+LOCK, SOCKET, HOSTS = "supervisor.lock", "supervisor.sock", "hosts"
 
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock of 64-bit Linux: type, whence, start, len, pid
 _SPAWN_LIMIT = 10.0  # seconds that a new supervisor has until it answers
@@ -267,119 +253,3 @@ def _status(one: dict[str, Any]) -> ProcessStatus:
     return ProcessStatus(
         process, one["pid"], one["state"], one["exit_code"], one["signal"], one["started"], one["message"]
     )
-
-
-def log_file(directory: str, name: str) -> Path:
-    """Where the output of container ``pod/container`` goes: ``logs/POD/CONTAINER.log``."""
-    parts = name.split("/")
-    if len(parts) != 2 or any(part in {"", ".", ".."} or "\0" in part for part in parts):
-        msg = f"{name!r} names no container; it would be pod/container"
-        raise KernelError(msg)
-    return Path(directory, "logs", parts[0], f"{parts[1]}.log")
-
-
-def previous_log(path: Path) -> Path:
-    """The older half of a log."""
-    return path.with_name(path.name + ".1")
-
-
-def read_log(path: Path, tail: int | None = None) -> bytes:
-    """What a container wrote last, up to 10 MiB; with ``tail``, only that many lines of it.
-
-    Raises ``KernelError`` (ENOENT) where the container was never started.
-    """
-    return _last_lines(b"".join(_read_and_close(opened) for opened in _opened(path)), tail)
-
-
-def follow_log(
-    path: Path, tail: int | None = None, until: Callable[[], bool] = lambda: False, poll: float = 0.1
-) -> Iterator[bytes]:
-    """What a container wrote (its last ``tail`` lines where given), and then what it writes, as it comes.
-
-    Ends when ``until`` says so and all was read. Looks every ``poll`` seconds. What is written faster than it is
-    read is lost beyond the log's size. Raises ``KernelError`` (ENOENT) where the container was never started.
-    """
-    *older, current = _opened(path)
-    try:
-        history = b"".join(map(_read_and_close, older)) + _rest(current)
-        if shown := _last_lines(history, tail):
-            yield shown
-        while True:
-            over = until()
-            if new := _rest(current):
-                yield new
-            gone = not path.exists()
-            if gone or not _turned(path, current):
-                if over or gone:
-                    return
-                time.sleep(poll)
-                continue
-            # The writer left this file with its last byte written, so it is read to its end, then the next one.
-            if new := _rest(current):
-                yield new
-            *older, following = _opened(path)
-            skipped = [one for one in older if not os.path.sameopenfile(one, current)]
-            for one in older:
-                if one not in skipped:
-                    os.close(one)
-            os.close(current)
-            current = following
-            for one in skipped:
-                yield _read_and_close(one)
-    finally:
-        os.close(current)
-
-
-def _turned(path: Path, current: int) -> bool:
-    """Whether the writer has gone on to another file than this one."""
-    try:
-        return not os.path.samestat(os.stat(path), os.fstat(current))
-    except FileNotFoundError:
-        return False
-
-
-def _last_lines(data: bytes, count: int | None) -> bytes:
-    if count is None:
-        return data
-    start = len(data) - data.endswith(b"\n")
-    for _ in range(count):
-        start = data.rfind(b"\n", 0, start)
-        if start < 0:
-            return data
-    return data[start + 1 :] if count > 0 else b""
-
-
-def _rest(descriptor: int) -> bytes:
-    """From where the descriptor stands to the file's end."""
-    chunks = []
-    while chunk := os.read(descriptor, 1 << 16):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _read_and_close(descriptor: int) -> bytes:
-    try:
-        return _rest(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> list[int]:
-    """Descriptors of both halves of a log, oldest first; a turn of the log in between loses nothing."""
-    try:
-        newest = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        msg = f"no log {path}: that container was never started"
-        raise KernelError(msg, errno.ENOENT) from None
-    try:
-        older = os.open(previous_log(path), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return [newest]
-    if os.path.sameopenfile(older, newest):
-        # The log was turned since, or is just being turned: what is older now is what was newest.
-        os.close(newest)
-        newest = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if os.path.sameopenfile(older, newest):
-            os.close(older)
-            return [newest]
-    return [older, newest]

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from podnet.kernel.netlink import attr, nested
-from podnet.kernel.objects import replace
+from podnet.kernel.netlink import attr, nested, ready
+from podnet.kernel.objects import PROTOCOL, replace
 
 if TYPE_CHECKING:
-    from podnet.kernel.objects import Address, Bridge, Neighbour, Route, Veth
+    from collections.abc import Iterable
+
+    from podnet.kernel.objects import Address, Bridge, Route, Veth
 
 __all__ = [
     "add_address",
     "add_altname",
     "add_bridge",
-    "add_neighbour",
+    "add_neighbours",
     "add_route",
     "add_veth",
     "delete_address",
     "delete_altname",
     "delete_group",
     "delete_link",
-    "delete_neighbour",
+    "delete_neighbours",
     "delete_route",
     "set_link",
     "split",
@@ -230,18 +233,24 @@ def delete_route(route: Route, index: int) -> Message:
     return RTM_DELROUTE, 0, _route(route, index)
 
 
-def _neighbour(neighbour: Neighbour, index: int) -> bytes:
-    family, packed, _ = split(neighbour.address)
-    data = _NDMSG.pack(family, index, NUD_PERMANENT, 0, 0)
-    return data + attr(NDA_DST, packed)
+@lru_cache(maxsize=64)
+def add_neighbours(entries: tuple[tuple[str, str], ...], index: int) -> bytes:
+    """Ready messages that write permanent neighbours, over whatever the kernel has learned for an address.
+
+    The pods of a bridge share their entries and mostly their link's index, so most calls cost a look-up.
+    """
+    parts = []
+    for address, mac in entries:
+        data = _neighbour(address, index) + attr(NDA_LLADDR, _mac(mac)) + attr(NDA_PROTOCOL, bytes([PROTOCOL]))
+        parts.append(ready(RTM_NEWNEIGH, _CREATE | _REPLACE, data))
+    return b"".join(parts)
 
 
-def add_neighbour(neighbour: Neighbour, index: int) -> Message:
-    """Write a permanent neighbour, over whatever the kernel has learned for that address."""
-    data = _neighbour(neighbour, index) + attr(NDA_LLADDR, _mac(neighbour.mac))
-    return RTM_NEWNEIGH, _CREATE | _REPLACE, data + attr(NDA_PROTOCOL, bytes([neighbour.protocol]))
+def delete_neighbours(entries: Iterable[tuple[str, str]], index: int) -> list[Message]:
+    """Delete neighbours."""
+    return [(RTM_DELNEIGH, 0, _neighbour(address, index)) for address, _ in entries]
 
 
-def delete_neighbour(neighbour: Neighbour, index: int) -> Message:
-    """Delete a neighbour."""
-    return RTM_DELNEIGH, 0, _neighbour(neighbour, index)
+def _neighbour(address: str, index: int) -> bytes:
+    family, packed, _ = split(address)
+    return _NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attr(NDA_DST, packed)

@@ -33,7 +33,7 @@ class Op:
     """One operation on one object.
 
     ``add`` makes it (links come down; a veth comes with ``peer``, also down), ``set`` changes ``fields`` of it
-    (for a route or neighbour: replaces it; for a table: replaces it as a whole), ``delete`` removes it.
+    (for a route or neighbours: replaces it; for a table: replaces it as a whole), ``delete`` removes it.
     """
 
     verb: str
@@ -45,11 +45,11 @@ class Op:
         return f"{self.verb} {self.object}"
 
 
-_DELETE_ORDER = ("process", "nft", "neighbour", "route", "address", "veth", "bridge", "netns")
+_DELETE_ORDER = ("process", "nft", "neighbours", "route", "address", "veth", "bridge", "netns")
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
-_INSIDE_ORDER = {"sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, "address": 4, "neighbour": 5, "route": 6}
+_INSIDE_ORDER = {"sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, "address": 4, "neighbours": 5, "route": 6}
 _VIA_ORDER = 7  # a gateway may be reached by another route
 
 

@@ -10,9 +10,10 @@ from podnet.errors import KernelError, PodnetError
 from podnet.ipam.store import Reservation, Store, boot_id
 from podnet.kernel.diff import Change, diff
 from podnet.kernel.objects import Netns, NftTable, State, Sysctl
+from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
-from podnet.lab.drift import own, sysctls_of, tables_of
+from podnet.lab.drift import neighbours_of, own, sysctls_of, tables_of
 from podnet.lab.labjson import lab_to_json
 from podnet.lab.rows import to_rows
 
@@ -97,8 +98,10 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
     if machine_keys or intent.in_machine:
         names.add("")
-    tables = tables_of(intent.wanted) + (tables_of(before.wanted) if before else [])
-    found = kernel.observe(names, sysctls_of(intent.wanted), tables)
+    earlier = before.wanted if before else {}
+    tables = tables_of(intent.wanted) + tables_of(earlier)
+    neighbours = neighbours_of(intent.wanted) | neighbours_of(earlier)
+    found = kernel.observe(names, sysctls_of(intent.wanted), tables, neighbours)
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
     return own(found, machine_keys | set(intent.in_machine))
@@ -222,7 +225,7 @@ def _name(intent: _Intent) -> None:
     for target in intent.lab.targets:
         first = [target.addresses(version)[:1] for version in intent.lab.versions]
         lines += [f"{address.ip} {target.name}" for addresses in first for address in addresses]
-    path = record.directory(intent.topology.name) / "hosts"
+    path = record.directory(intent.topology.name) / HOSTS
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     path.chmod(0o644)
 

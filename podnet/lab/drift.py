@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import NftTable, Process, State, Sysctl
+from podnet.kernel.objects import Neighbours, NftTable, Process, State, Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podnet.kernel.process import ProcessStatus
     from podnet.lab.record import Record
 
-__all__ = ["drift", "own", "sysctls_of", "tables_of"]
+__all__ = ["drift", "neighbours_of", "own", "sysctls_of", "tables_of"]
 
 
 def own(found: State, machine_keys: set[tuple[str, ...]]) -> State:
@@ -31,6 +31,11 @@ def sysctls_of(wanted: State) -> list[tuple[str, str]]:
     return [(each.netns, each.name) for each in wanted.values() if isinstance(each, Sysctl)]
 
 
+def neighbours_of(wanted: State) -> set[str]:
+    """The namespaces in which to look for permanent neighbours."""
+    return {each.netns for each in wanted.values() if isinstance(each, Neighbours)}
+
+
 def tables_of(wanted: State) -> list[NftTable]:
     """The nftables tables to observe."""
     return [each for each in wanted.values() if isinstance(each, NftTable)]
@@ -40,7 +45,7 @@ def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()
     """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
     wanted = entry.wanted
     names = set(entry.namespaces) | ({""} if entry.machine_keys else set())
-    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted))
+    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted))
     keys = {tuple(key) for key in entry.machine_keys}
     ours = own(found, keys)
     changes = diff(wanted, ours, entry.group)

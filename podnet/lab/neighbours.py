@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from podnet.kernel.objects import KernelObject, Neighbour, State
+from podnet.kernel.objects import KernelObject, Neighbours, State
 
 if TYPE_CHECKING:
     from podnet.model.lab import Lab, Target
@@ -58,19 +58,16 @@ def need(lab: Lab, placement: Placement) -> int:
 
 def with_neighbours(wanted: State, lab: Lab, placement: Placement) -> State:
     """``wanted``, with permanent neighbours where the lab's need comes near the limit."""
-    entries = need(lab, placement)
-    versions = [version for version in lab.versions if entries > limit(version) // 2]
+    needed = need(lab, placement)
+    versions = [version for version in lab.versions if needed > limit(version) // 2]
     if not versions:
         return wanted
     neighbours: list[KernelObject] = []
     for segment in _segments(lab, placement):
         faces = [(target.netns, i) for target, name in segment for i in target.interfaces if i.name == name]
-        for netns, interface in faces:
-            neighbours += [
-                Neighbour(netns, interface.name, str(address.ip), other.mac)
-                for _, other in faces
-                if other is not interface
-                for address in other.addresses
-                if address.version in versions
-            ]
+        for version in versions:
+            # Everybody gets the same entries, the own one too (the kernel never asks it): they can be shared.
+            pairs = [(str(a.ip), i.mac) for _, i in faces for a in i.addresses if a.version == version]
+            entries = tuple(sorted(pairs))
+            neighbours += [Neighbours(netns, interface.name, version, entries) for netns, interface in faces]
     return wanted | {each.key: each for each in neighbours}

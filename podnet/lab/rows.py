@@ -9,7 +9,7 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Process,
@@ -28,7 +28,6 @@ _TYPES: dict[str, Any] = {
     "veth": Veth,
     "address": Address,
     "route": Route,
-    "neighbour": Neighbour,
     "sysctl": Sysctl,
     "nft": NftTable,
     "process": Process,
@@ -36,18 +35,40 @@ _TYPES: dict[str, Any] = {
 
 
 def to_rows(state: State) -> list[list[Any]]:
-    """One row an object: its kind, then its fields in order."""
-    return [[each.kind, *each] for each in state.values()]
+    """One row an object: its kind, then its fields in order.
+
+    Neighbours that several links share are written once: a row ``shared``, and its number in their place.
+    """
+    numbers: dict[tuple[tuple[str, str], ...], int] = {}
+    rows: list[list[Any]] = []
+    for each in state.values():
+        if isinstance(each, Neighbours):
+            number = numbers.setdefault(each.entries, len(numbers))
+            rows.append(["neighbours", each.netns, each.dev, each.version, number])
+        else:
+            rows.append([each.kind, *each])
+    return [*(["shared", *entries] for entries in numbers), *rows]
 
 
 def from_rows(rows: list[list[Any]]) -> State:
     """The state that ``to_rows`` wrote."""
     state: State = {}
+    shared: list[tuple[tuple[str, str], ...]] = []
     for kind, *values in rows:
-        if kind == "process":
-            netns, name, argv, env = values
-            each: KernelObject = Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
-        else:
-            each = _TYPES[kind](*values)
+        if kind == "shared":
+            shared.append(tuple((address, mac) for address, mac in values))
+            continue
+        each = _object(kind, values, shared)
         state[each.key] = each
     return state
+
+
+def _object(kind: str, values: list[Any], shared: list[tuple[tuple[str, str], ...]]) -> KernelObject:
+    if kind == "process":
+        netns, name, argv, env = values
+        return Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
+    if kind == "neighbours":
+        netns, dev, version, number = values
+        return Neighbours(netns, dev, version, shared[number])
+    made: KernelObject = _TYPES[kind](*values)
+    return made

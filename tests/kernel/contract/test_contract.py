@@ -19,7 +19,7 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Route,
@@ -29,6 +29,12 @@ from podnet.kernel.objects import (
     replace,
 )
 from podnet.kernel.schedule import Op
+
+
+def neighbour(netns: str, dev: str, address: str, mac: str) -> Neighbours:
+    """One permanent neighbour."""
+    return Neighbours(netns, dev, 6 if ":" in address else 4, ((address, mac),))
+
 
 PREFIX = f"pnc{os.getpid()}"
 A, B, C = f"{PREFIX}-a", f"{PREFIX}-b", f"{PREFIX}-c"
@@ -65,8 +71,9 @@ WIRE_END = Veth(B, "w0", A, "w0", "02:00:00:00:00:04", addrgen=True, group=GROUP
 GATEWAY, GATEWAY6 = Address(A, "br0", "10.0.0.1/24"), Address(A, "br0", "fd00::1/64")
 POD, POD6 = Address(B, "eth0", "10.0.0.2/24"), Address(B, "eth0", "fd00::2/64")
 DEFAULT, DEFAULT6 = Route(B, "0.0.0.0/0", "10.0.0.1", "eth0"), Route(B, "::/0", "fd00::1", "eth0")
-NEIGHBOUR = Neighbour(B, "eth0", "10.0.0.1", BRIDGE.mac)
-NEIGHBOUR6 = Neighbour(B, "eth0", "fd00::1", BRIDGE.mac)
+NEIGHBOUR = neighbour(B, "eth0", "10.0.0.1", BRIDGE.mac)
+OTHER_NEIGHBOUR = neighbour(B, "eth0", "10.0.0.1", "02:00:00:00:00:99")
+NEIGHBOUR6 = neighbour(B, "eth0", "fd00::1", BRIDGE.mac)
 
 NETS = [Op("add", Netns(A)), Op("add", Netns(B))]
 LINKS = [
@@ -95,7 +102,7 @@ def state(*objects: KernelObject) -> State:
 def observed(kernel: Kernel, *also: KernelObject) -> State:
     """All namespaces of the test, with the sysctls and tables in ``also``."""
     sysctls = [(each.netns, each.name) for each in also if isinstance(each, Sysctl)]
-    return kernel.observe([A, B, C], sysctls, [each for each in also if isinstance(each, NftTable)])
+    return kernel.observe([A, B, C], sysctls, [each for each in also if isinstance(each, NftTable)], [A, B, C])
 
 
 def test_what_was_added_is_observed_in_every_field(kernel: Kernel) -> None:
@@ -200,8 +207,8 @@ ADDED = [
     ),
     (
         "a neighbour is written over the one that is there",
-        [Op("add", POD), Op("add", NEIGHBOUR), Op("add", replace(NEIGHBOUR, mac="02:00:00:00:00:99"))],
-        [POD, replace(NEIGHBOUR, mac="02:00:00:00:00:99")],
+        [Op("add", POD), Op("add", NEIGHBOUR), Op("add", OTHER_NEIGHBOUR)],
+        [POD, OTHER_NEIGHBOUR],
     ),
     (
         "sysctls of a namespace and of a device",
@@ -258,8 +265,8 @@ CHANGED = [
      [Route(B, "::/0", type="blackhole")]),
     ("setting a route that is gone makes it", [Op("set", Route(B, "10.5.0.0/16", "10.0.0.1", "eth0"), ("via",))],
      [Route(B, "10.5.0.0/16", "10.0.0.1", "eth0")]),
-    ("a neighbour", [Op("set", replace(NEIGHBOUR, mac="02:00:00:00:00:99"), ("mac",))],
-     [replace(NEIGHBOUR, mac="02:00:00:00:00:99")]),
+    ("a neighbour", [Op("set", OTHER_NEIGHBOUR, ("entries",))],
+     [OTHER_NEIGHBOUR]),
 ]  # fmt: skip
 
 
@@ -350,7 +357,7 @@ GONE = [
     for each in (
         Netns(C), Bridge(A, "br9", "02:00:00:00:00:77"), replace(WIRE), replace(POD, address="10.0.0.99/24"),
         replace(POD, dev="eth9"), Route(B, "10.9.0.0/16", "10.0.0.1", "eth0"), replace(DEFAULT, dev="eth9"),
-        replace(NEIGHBOUR, address="10.0.0.99"), NftTable(A, "ip", "podnet-9", ""),
+        neighbour(B, "eth1", "10.0.0.99", BRIDGE.mac), NftTable(A, "ip", "podnet-9", ""),
     )
 ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Route,
@@ -31,6 +31,12 @@ from podnet.kernel.objects import (
 from podnet.kernel.schedule import Op, schedule
 
 pytestmark = pytest.mark.kernel
+
+
+def neighbour(netns: str, dev: str, address: str, mac: str) -> Neighbours:
+    """One permanent neighbour."""
+    return Neighbours(netns, dev, 6 if ":" in address else 4, ((address, mac),))
+
 
 PREFIX = f"pnr{os.getpid()}"
 NODE, POD = f"{PREFIX}-node", f"{PREFIX}-pod"
@@ -52,7 +58,7 @@ def lab() -> State:
         Address(POD, "eth0", "10.0.0.2/24"), Address(POD, "eth0", "fd00::2/64"),
         Route(POD, "0.0.0.0/0", "10.0.0.1", "eth0"), Route(POD, "::/0", "fd00::1", "eth0"),
         Route(NODE, "10.9.0.0/16", type="blackhole"),
-        Neighbour(POD, "eth0", "10.0.0.1", BRIDGE_MAC), Neighbour(POD, "eth0", "fd00::1", BRIDGE_MAC),
+        neighbour(POD, "eth0", "10.0.0.1", BRIDGE_MAC), neighbour(POD, "eth0", "fd00::1", BRIDGE_MAC),
         NftTable(NODE, "inet", "podnet", RULES),
     ]  # fmt: skip
     return {each.key: each for each in objects}
@@ -72,7 +78,7 @@ def kernel() -> Iterator[LinuxKernel]:
 def changes(kernel: LinuxKernel, wanted: State) -> list[Op]:
     sysctls = [(each.netns, each.name) for each in lab().values() if isinstance(each, Sysctl)]
     tables = [each for each in lab().values() if isinstance(each, NftTable)]
-    return schedule(diff(wanted, kernel.observe([NODE, POD], sysctls, tables), GROUP))
+    return schedule(diff(wanted, kernel.observe([NODE, POD], sysctls, tables, [NODE, POD]), GROUP))
 
 
 def ip(netns: str, *arguments: str) -> list[dict[str, Any]]:

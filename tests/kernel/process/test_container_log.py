@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from podnet.kernel.process import follow_log, read_log
+from podnet.kernel.log import follow_log, read_log
 
 pytestmark = pytest.mark.kernel
 

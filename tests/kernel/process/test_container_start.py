@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podnet.errors import KernelError
-from podnet.kernel.process import read_log
+from podnet.kernel.log import read_log
 
 pytestmark = pytest.mark.kernel
 

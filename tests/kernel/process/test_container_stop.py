@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from podnet.kernel.process import read_log
+from podnet.kernel.log import read_log
 
 pytestmark = pytest.mark.kernel
 

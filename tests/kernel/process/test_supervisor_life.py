@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from podnet.errors import KernelError
-from podnet.kernel.process import Supervisor, read_log
+from podnet.kernel.log import read_log
+from podnet.kernel.process import Supervisor
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Process,
@@ -23,6 +23,12 @@ from podnet.kernel.objects import (
     Veth,
 )
 from podnet.kernel.schedule import schedule
+
+
+def neighbour(netns: str, dev: str, address: str, mac: str) -> Neighbours:
+    """One permanent neighbour."""
+    return Neighbours(netns, dev, 6 if ":" in address else 4, ((address, mac),))
+
 
 GROUP = 0x706F0001
 OTHER_GROUP = 7
@@ -52,7 +58,6 @@ FOREIGN = state(
     Address("", "docker0", "172.17.0.1/16", protocol=0),
     Address("", "docker0", "fd42::1/64", protocol=0),
     Route("", "172.18.0.0/16", via="172.17.0.9", dev="docker0", protocol=4),
-    Neighbour("", "docker0", "172.17.0.9", "02:42:00:00:00:09", protocol=0),
     NftTable("", "ip", "filter", "chain input { }"),
     Sysctl("", "net/ipv4/conf/docker0/rp_filter", "2"),
 )
@@ -111,7 +116,7 @@ def _underlay(nodes: list[str], swapped: bool, with_source: bool) -> list[Kernel
         objects += [
             Address(node, dev, f"{own}/24"),
             Address(node, dev, f"fd99::{here}/64"),
-            Neighbour(node, dev, f"192.168.0.{there}", f"02:00:09:00:00:0{there}"),
+            neighbour(node, dev, f"192.168.0.{there}", f"02:00:09:00:00:0{there}"),
             Route(node, f"10.{there}.0.0/24", f"192.168.0.{there}", dev, src=own if with_source else ""),
             Route(node, f"fd00:{there}::/64", f"fd99::{there}", dev, src=f"fd99::{here}" if with_source else ""),
         ]
@@ -149,8 +154,8 @@ def _pod(draw: st.DrawFn, number: int, node: str, nodes: list[str]) -> list[Kern
         objects.append(Route(name, "198.51.100.0/24", "169.254.1.1", str(dev)))
         objects.append(Route(name, "169.254.1.1/32", dev=str(dev)))
     if of(True, False):
-        objects += [Neighbour(name, str(dev), f"10.{index}.0.1", f"02:00:0{index}:00:00:0{of(0, 1)}")]
-        objects += [Neighbour(name, str(dev), f"fd00:{index}::1", f"02:00:0{index}:00:00:0{of(0, 1)}")]
+        objects += [neighbour(name, str(dev), f"10.{index}.0.1", f"02:00:0{index}:00:00:0{of(0, 1)}")]
+        objects += [neighbour(name, str(dev), f"fd00:{index}::1", f"02:00:0{index}:00:00:0{of(0, 1)}")]
     if of(True, False):
         objects.append(Sysctl(name, f"net/ipv4/conf/{dev}/rp_filter", str(of("1", "2"))))
     if of(True, False):
@@ -191,8 +196,8 @@ def fixed_lab() -> State:
             Address(name, "eth0", f"fd00:{index}::1{number}/64"),
             Route(name, "0.0.0.0/0", f"10.{index}.0.1", "eth0"),
             Route(name, "::/0", f"fd00:{index}::1", "eth0"),
-            Neighbour(name, "eth0", f"10.{index}.0.1", f"02:00:00:00:0{index}:00"),
-            Neighbour(name, "eth0", f"fd00:{index}::1", f"02:00:00:00:0{index}:00"),
+            neighbour(name, "eth0", f"10.{index}.0.1", f"02:00:00:00:0{index}:00"),
+            neighbour(name, "eth0", f"fd00:{index}::1", f"02:00:00:00:0{index}:00"),
             Sysctl(name, "net/ipv4/conf/eth0/rp_filter", "1"),
             Process(name, f"p{number}/main", ("sleep", "9")),
         ]
@@ -208,7 +213,7 @@ def seen(kernel: FakeKernel, wanted: State, names: Iterable[str]) -> State:
     """What the lab asks of the kernel: its namespaces, its sysctls, its tables."""
     sysctls = [(each.netns, each.name) for each in wanted.values() if isinstance(each, Sysctl)]
     tables = [NftTable(name, "inet", "podnet-lab", "") for name in names]
-    return kernel.observe(names, sysctls, tables)
+    return kernel.observe(names, sysctls, tables, names)
 
 
 def step(kernel: FakeKernel, wanted: State, names: Iterable[str]) -> int:

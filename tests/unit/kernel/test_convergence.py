@@ -15,7 +15,7 @@ from podnet.kernel.objects import (
     KernelObject,
     Key,
     Loopback,
-    Neighbour,
+    Neighbours,
     Netns,
     NftTable,
     Process,
@@ -172,8 +172,8 @@ def altered(each: KernelObject) -> list[KernelObject]:
         case Route():
             via = each.via[:-1] + "9"
             return [replace(each, via=via), replace(each, mtu=1300), replace(each, protocol=4), replace(each, src="")]
-        case Neighbour():
-            return [replace(each, mac="02:ff:00:00:00:03")]
+        case Neighbours():
+            return [replace(each, entries=((each.entries[0][0], "02:ff:00:00:00:03"),))]
         case Sysctl():
             return [replace(each, value="0")]
         case NftTable():

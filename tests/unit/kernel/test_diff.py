@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_labs import GROUP, pair, state
+from small_labs import GROUP, neighbour, pair, state
 
 from podnet.kernel.diff import Change, diff
 from podnet.kernel.objects import (
@@ -11,7 +11,6 @@ from podnet.kernel.objects import (
     Bridge,
     KernelObject,
     Loopback,
-    Neighbour,
     Netns,
     NftTable,
     Process,
@@ -28,7 +27,7 @@ NEAR, FAR = pair(
 GATEWAY = Address("n", "br0", "10.0.0.1/24")
 POD, POD6 = Address("p", "eth0", "10.0.0.2/24"), Address("p", "eth0", "fd00::2/64")
 DEFAULT, DEFAULT6 = Route("p", "0.0.0.0/0", "10.0.0.1", "eth0"), Route("p", "::/0", "fd00::1", "eth0")
-NEIGHBOUR = Neighbour("p", "eth0", "10.0.0.1", BRIDGE.mac)
+NEIGHBOUR = neighbour("p", "eth0", "10.0.0.1", BRIDGE.mac)
 FORWARD = Sysctl("n", "net/ipv4/ip_forward", "1")
 RP_FILTER = Sysctl("n", "net/ipv4/conf/v0/rp_filter", "1")
 TABLE = NftTable("n", "inet", "podnet", "chain post { }")
@@ -80,7 +79,11 @@ UPDATES = [
     (Loopback("n"), but(up=False), "is down, should be up"),
     (DEFAULT, but(via="10.0.0.9"), "via is 10.0.0.9, should be 10.0.0.1"),
     (DEFAULT, but(protocol=4), "protocol is 4, should be 112"),
-    (NEIGHBOUR, but(mac="02:ff:00:00:00:00"), f"mac is 02:ff:00:00:00:00, should be {BRIDGE.mac}"),
+    (
+        NEIGHBOUR,
+        but(entries=(("10.0.0.1", "02:ff:00:00:00:00"), ("10.0.0.7", BRIDGE.mac))),
+        f"lacks 10.0.0.1 lladdr {BRIDGE.mac}, has 10.0.0.7 besides",
+    ),
     (FORWARD, but(value="0"), "value is 0, should be 1"),
     (TABLE, but(ruleset=""), "its rules differ"),
     (CONTAINER, but(argv=("sleep", "8")), "argv is [sleep 8], should be [sleep 9]"),
@@ -113,7 +116,6 @@ FOREIGN = (
     Address("n", "br0", "10.50.0.1/24", protocol=0),
     Address("n", "docker0", "172.17.0.1/16", protocol=0),
     Route("n", "10.60.0.0/16", dev="br0", protocol=4),
-    Neighbour("n", "br0", "10.0.0.9", "02:42:00:00:00:03", protocol=0),
     NftTable("n", "ip", "filter", ""),
 )
 

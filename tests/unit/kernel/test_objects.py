@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from small_labs import neighbour
 
 from podnet.kernel.objects import (
     PROTOCOL,
@@ -11,7 +12,6 @@ from podnet.kernel.objects import (
     KernelObject,
     Key,
     Loopback,
-    Neighbour,
     Netns,
     NftTable,
     Process,
@@ -40,8 +40,7 @@ OBJECTS: list[tuple[KernelObject, Key, str]] = [
      "route 10.0.0.0/8 dev v0 in n"),
     (Route("", "10.0.0.0/8", type="blackhole"), ("route", "", "254", "10.0.0.0/8", "0"),
      "route blackhole 10.0.0.0/8 in the machine"),
-    (Neighbour("n", "v0", "10.0.0.1", MAC), ("neighbour", "n", "v0", "10.0.0.1"),
-     f"neighbour 10.0.0.1 lladdr {MAC} dev v0 in n"),
+    (neighbour("n", "v0", "10.0.0.1", MAC), ("neighbours", "n", "v0", "4"), "permanent IPv4 neighbours of v0 in n"),
     (Sysctl("n", "net/ipv4/ip_forward", "1"), ("sysctl", "n", "net/ipv4/ip_forward"),
      "sysctl net.ipv4.ip_forward=1 in n"),
     (NftTable("n", "inet", "podnet", ""), ("nft", "n", "inet", "podnet"), "nftables table inet podnet in n"),
@@ -90,8 +89,7 @@ OWNED = [
     (Address("", "v0", "10.0.0.1/24", protocol=0), False),
     (Route("", "10.0.0.0/8", dev="v0", protocol=PROTOCOL), True),
     (Route("", "10.0.0.0/8", dev="v0", protocol=4), False),
-    (Neighbour("", "v0", "10.0.0.1", MAC), True),
-    (Neighbour("", "v0", "10.0.0.1", MAC, protocol=0), False),
+    (neighbour("", "v0", "10.0.0.1", MAC), True),
     (NftTable("", "inet", "podnet", ""), True),
     (NftTable("", "inet", "podnet-lab", ""), True),
     (NftTable("", "inet", "podnetwork", ""), False),

@@ -74,7 +74,7 @@ def test_inside_a_namespace_all_is_together_and_in_order() -> None:
     inside = [op for op in up() if stage(op) == 5]
     visits = [op.object.netns for i, op in enumerate(inside) if i == 0 or inside[i - 1].object.netns != op.object.netns]
     assert len(visits) == len(set(visits)), "a namespace is visited once"
-    order = ["sysctl", "loopback", "veth", "bridge", "address", "neighbour", "route"]
+    order = ["sysctl", "loopback", "veth", "bridge", "address", "neighbours", "route"]
     for netns in visits:
         kinds = [order.index(op.object.kind) for op in inside if op.object.netns == netns]
         assert kinds == sorted(kinds)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from podnet.errors import KernelError
-from podnet.kernel.process import Supervisor, follow_log, previous_log, read_log
-from podnet.kernel.supervisor import Log, split_at_line
+from podnet.kernel.log import Log, follow_log, previous_log, read_log, split_at_line
+from podnet.kernel.process import Supervisor
 
 
 @pytest.mark.parametrize(

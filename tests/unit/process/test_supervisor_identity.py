@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from podnet.errors import KernelError
+from podnet.kernel.container import Container, Processes, Seen, owners
 from podnet.kernel.process import Supervisor, holder
-from podnet.kernel.supervisor import Container, Processes, Seen, owners
 
 
 def test_no_lock_no_supervisor(tmp_path):
