@@ -31,4 +31,4 @@ def command(lab: str | None, target: str, argv: tuple[str, ...]) -> None:
     if not arguments:
         raise click.UsageError("give a command: podnet exec TARGET -- COMMAND")
     entry, found = resolve(lab, target)
-    sys.exit(run_in(found.netns, arguments, hosts=str(directory(entry.name) / HOSTS)))
+    sys.exit(run_in(found.netns, arguments, hosts=f"{directory(entry.name)}/{HOSTS}"))

@@ -27,4 +27,4 @@ def command(lab: str | None, target: str) -> None:
     env = os.environ | {"PODNET_TARGET": name, "PS1": f"{name} \\w # " if shell.endswith("bash") else f"{name} # "}
     # A login file would set the prompt back.
     arguments = [shell, "--norc"] if shell.endswith("/bash") else [shell]
-    sys.exit(run_in(found.netns, arguments, env, str(directory(entry.name) / HOSTS)))
+    sys.exit(run_in(found.netns, arguments, env, f"{directory(entry.name)}/{HOSTS}"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_interface
+from typing import NamedTuple
 
 from podnet.kernel.objects import (
     Address,
@@ -25,8 +24,7 @@ from podnet.kernel.objects import (
 __all__ = ["Change", "diff", "differing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One object that must change.
 
     ``action`` is ``create``, ``update``, ``recreate`` or ``delete``; ``new`` is ``None`` on delete, ``old`` is
@@ -231,6 +229,8 @@ def _taken_along(wanted: State, found: State, remaining: State, deleted: State) 
 
 def _secondaries(wanted: State, remaining: State, leaving: set[Key]) -> dict[Key, str]:
     """The addresses that go with the first one of their network on their link."""
+    from ipaddress import ip_interface
+
     links = {(key[1], key[2]) for key in leaving}
     first: dict[tuple[str, str, str], Address] = {}
     taken = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podnet.kernel import rtnl
@@ -32,23 +31,19 @@ _TYPES = {number: name for name, number in rtnl.ROUTE_TYPES.items()}
 _KINDS_OF_ROUTES = {1, 6, 7, 8}  # what Route can say; local, broadcast, anycast and multicast are the kernel's
 
 
-@dataclass(slots=True)
 class LinkRow:
     """One link of a dump. ``peer_index`` and ``peer_nsid`` (-1: same namespace) lead to a veth's other end."""
 
-    index: int
-    name: str
-    up: bool
-    kind: str = ""
-    mac: str = ""
-    mtu: int = 0
-    group: int = 0
-    master: int = 0
-    hairpin: bool = False
-    addrgen: bool = True
-    altname: str = ""
-    peer_index: int = 0
-    peer_nsid: int = -1
+    __slots__ = (
+        "addrgen", "altname", "group", "hairpin", "index", "kind", "mac", "master", "mtu", "name", "peer_index",
+        "peer_nsid", "up",
+    )  # fmt: skip
+
+    def __init__(self, index: int, *, up: bool) -> None:
+        self.index, self.up = index, up
+        self.name = self.kind = self.mac = self.altname = ""
+        self.mtu = self.group = self.master = self.peer_index = 0
+        self.hairpin, self.addrgen, self.peer_nsid = False, True, -1
 
     def bridge(self, netns: str) -> Bridge:
         """This row as the bridge that it is."""
@@ -79,7 +74,7 @@ def links(sock: NetlinkSocket) -> dict[int, LinkRow]:
 
 def _link(data: bytes, start: int, end: int) -> LinkRow:
     _, _, index, flags, _ = _IFINFO.unpack_from(data, start)
-    row = LinkRow(index, "", bool(flags & rtnl.IFF_UP))
+    row = LinkRow(index, up=bool(flags & rtnl.IFF_UP))
     for kind, begin, stop in attrs(data, start + 16, end):
         match kind:
             case rtnl.IFLA_IFNAME:

@@ -20,11 +20,9 @@ import struct
 import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel.log import log_file
 from podnet.kernel.objects import Process
 
 if TYPE_CHECKING:
@@ -41,8 +39,7 @@ _SPAWN_LIMIT = 10.0  # seconds that a new supervisor has until it answers
 _POLL = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStatus:
+class ProcessStatus(NamedTuple):
     """A container as its supervisor knows it.
 
     ``pid`` is the machine's number of the container's first process (0 where none was made); ``state`` is
@@ -87,7 +84,7 @@ class Supervisor:
             return []
         wanted = [{"netns": p.netns, "name": p.name, "argv": p.argv, "env": p.env} for p in processes]
         for process in processes:
-            log_file(self._directory, process.name)
+            self.log_path(process.name)  # refuses a name that could not be one
         reply = None
         deadline = time.monotonic() + 3 * _SPAWN_LIMIT
         while reply is None:
@@ -139,6 +136,8 @@ class Supervisor:
 
     def log_path(self, name: str) -> Path:
         """The file that a container's output goes to. Raises ``KernelError`` where this is no ``pod/container``."""
+        from podnet.kernel.log import log_file  # pathlib costs as much as asking the supervisor
+
         return log_file(self._directory, name)
 
     def _ask(self, request: dict[str, Any], limit: float) -> dict[str, Any] | None:

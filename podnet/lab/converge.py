@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def _intent(topology: Topology) -> _Intent:
 
 
 def _reserved(lab: str) -> dict[str, list[str]]:
-    path = record.directory(lab) / "ipam.db"
+    path = Path(record.directory(lab), "ipam.db")
     if not path.exists():
         return {}
     reserved: dict[str, list[str]] = {}
@@ -210,9 +211,8 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
         earlier=earlier_of(intent.placement),
         wanted_rows=to_rows(intent.wanted),
         lab_json=lab_to_json(intent.lab),
+        since=time.time() if before is None else before.since,
     )
-    if before is not None:
-        entry.since = before.since
     record.save(entry)
     if not settled:
         _reserve(intent)
@@ -225,7 +225,7 @@ def _name(intent: _Intent) -> None:
     for target in intent.lab.targets:
         first = [target.addresses(version)[:1] for version in intent.lab.versions]
         lines += [f"{address.ip} {target.name}" for addresses in first for address in addresses]
-    path = record.directory(intent.topology.name) / HOSTS
+    path = Path(record.directory(intent.topology.name), HOSTS)
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     path.chmod(0o644)
 
@@ -233,7 +233,7 @@ def _name(intent: _Intent) -> None:
 def _reserve(intent: _Intent) -> None:
     boot = boot_id()
     name = intent.topology.name
-    with Store(record.directory(name) / "ipam.db") as store:
+    with Store(f"{record.directory(name)}/ipam.db") as store:
         store.replace(
             name,
             [

@@ -5,7 +5,6 @@ Apart from ``converge`` because ``status`` must be quick: no topology, no SQLite
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
@@ -59,8 +58,8 @@ def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:
         return change
     status = ended.get(new.name)
     if status is None:
-        return replace(change, reason="is not running")
+        return change._replace(reason="is not running")
     if status.message:
-        return replace(change, reason=status.message)
+        return change._replace(reason=status.message)
     how = f"signal {status.signal}" if status.signal else f"code {status.exit_code}"
-    return replace(change, reason=f"has ended with {how}")
+    return change._replace(reason=f"has ended with {how}")

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["claim", "give_back", "router_advertisements"]
 
 _RTF_ADVERTISED = 0x00010000 | 0x00040000  # RTF_DEFAULT | RTF_ADDRCONF, linux/ipv6_route.h
-_FILE = RUN_DIR / "machine.json"
+_FILE = Path(RUN_DIR, "machine.json")
 
 
 @contextmanager
 def _registry() -> Iterator[dict[str, Any]]:
     """The registry, locked; written back when the block ends, removed when nothing is left in it."""
-    RUN_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+    os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
     lock = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -50,7 +50,7 @@ def _registry() -> Iterator[dict[str, Any]]:
             _FILE.unlink(missing_ok=True)
             for empty in (LABS_DIR, RUN_DIR):
                 with suppress(OSError):
-                    empty.rmdir()
+                    os.rmdir(empty)
     finally:
         os.close(lock)
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from podnet.errors import CapabilityError, LabBusyError, LabNotFoundError, PodnetError
 
@@ -37,13 +34,12 @@ __all__ = [
     "save",
 ]
 
-RUN_DIR = Path("/run/podnet")
-LABS_DIR = RUN_DIR / "labs"
+RUN_DIR = "/run/podnet"
+LABS_DIR = "/run/podnet/labs"
 _VERSION = 1
 
 
-@dataclass(slots=True)
-class Record:
+class Record(NamedTuple):
     """A lab's record.
 
     ``settled`` is false while a change is under way, or was when podnet died. ``namespaces`` holds every name
@@ -57,9 +53,9 @@ class Record:
     namespaces: list[str]
     machine_keys: list[list[str]]
     earlier: dict[str, list[str]]
-    wanted_rows: list[list[Any]] = field(default_factory=list)
-    lab_json: dict[str, Any] = field(default_factory=dict)
-    since: float = field(default_factory=time.time)
+    wanted_rows: list[list[Any]]
+    lab_json: dict[str, Any]
+    since: float  # Unix time in seconds
 
     @property
     def wanted(self) -> State:
@@ -76,24 +72,29 @@ class Record:
         return lab_from_json(self.lab_json)
 
 
-def directory(name: str) -> Path:
+def directory(name: str) -> str:
     """Where a lab keeps its record, its reservations, its containers' logs and socket."""
-    return LABS_DIR / name
+    return f"{LABS_DIR}/{name}"
+
+
+def _file(name: str) -> str:
+    return f"{directory(name)}/record.json"
 
 
 def names() -> list[str]:
     """The labs that have a record."""
     try:
-        return sorted(entry.name for entry in LABS_DIR.iterdir() if (entry / "record.json").exists())
+        return sorted(name for name in os.listdir(LABS_DIR) if os.path.exists(_file(name)))
     except FileNotFoundError:
         return []
 
 
 def load(name: str) -> Record | None:
     """The record of a lab, or ``None``. Raises ``PodnetError`` where the file is not what podnet wrote."""
-    path = directory(name) / "record.json"
+    path = _file(name)
     try:
-        value = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            value = json.loads(file.read())
         if value.pop("version") != _VERSION:
             msg = f"{path} was written by another version of podnet: take the lab down with that version"
             raise PodnetError(msg)
@@ -103,31 +104,37 @@ def load(name: str) -> Record | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         msg = (
             f"{path} is damaged ({error}): delete its lab's namespaces ({name}.*) with 'ip netns del',"
-            f" then the directory {path.parent}"
+            f" then the directory {directory(name)}"
         )
         raise PodnetError(msg) from error
 
 
 def save(record: Record) -> None:
     """Write a record; readers see the old one or the new one, never a half."""
-    where = directory(record.name)
-    where.mkdir(mode=0o700, parents=True, exist_ok=True)
-    value = {"version": _VERSION} | {name: getattr(record, name) for name in Record.__slots__}
-    temporary = where / "record.json.new"
-    temporary.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
-    temporary.replace(where / "record.json")
+    os.makedirs(LABS_DIR, mode=0o755, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(directory(record.name), mode=0o700)
+    value = {"version": _VERSION} | record._asdict()
+    path = _file(record.name)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(value, file, separators=(",", ":"))
+    os.replace(f"{path}.new", path)
 
 
 def remove(name: str) -> None:
     """Delete a lab's directory, and the directories above where they are empty then."""
-    where = directory(name)
     # The record goes last: as long as it is there, a further "down" finds what to do.
-    for path in sorted(where.rglob("*"), key=lambda p: (p.name == "record.json", -len(p.parts))):
-        with suppress(FileNotFoundError):
-            path.rmdir() if path.is_dir() else path.unlink()
-    for path in (where, LABS_DIR, RUN_DIR):
+    for where, folders, files in os.walk(directory(name), topdown=False):
+        for file in files:
+            if file != "record.json" or where != directory(name):
+                os.unlink(f"{where}/{file}")
+        for folder in folders:
+            os.rmdir(f"{where}/{folder}")
+    with suppress(FileNotFoundError):
+        os.unlink(_file(name))
+    for path in (directory(name), LABS_DIR, RUN_DIR):
         with suppress(OSError):
-            path.rmdir()
+            os.rmdir(path)
 
 
 def find(argument: str | None) -> Record:
@@ -164,7 +171,7 @@ def name_meant(argument: str) -> str:
 
 
 def _looks_like_file(argument: str) -> bool:
-    return "/" in argument or argument.endswith((".yaml", ".yml")) or Path(argument).is_file()
+    return "/" in argument or argument.endswith((".yaml", ".yml")) or os.path.isfile(argument)
 
 
 @contextmanager
@@ -173,10 +180,10 @@ def locked(name: str) -> Iterator[None]:
 
     Raises ``LabBusyError`` where another process holds it, ``CapabilityError`` where /run cannot be written.
     """
-    path = LABS_DIR / f"{name}.lock"
+    path = f"{LABS_DIR}/{name}.lock"
     while True:
         try:
-            LABS_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.makedirs(LABS_DIR, mode=0o755, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue  # a "down" removed the directory between both calls
@@ -195,18 +202,18 @@ def locked(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not (directory(name) / "record.json").exists():
+        if not os.path.exists(_file(name)):
             with suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             for empty in (LABS_DIR, RUN_DIR):
                 with suppress(OSError):
-                    empty.rmdir()
+                    os.rmdir(empty)
         os.close(fd)
 
 
-def _still_at(fd: int, path: Path) -> bool:
+def _still_at(fd: int, path: str) -> bool:
     try:
-        there = path.stat()
+        there = os.stat(path)
     except FileNotFoundError:
         return False
     ours = os.fstat(fd)
