@@ -37,7 +37,7 @@ def command() -> None:
 
 def _network_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What every subcommand takes."""
-    for option in (
+    for option in reversed((
         click.option("--conf", metavar="FILE|DIR", help=f"The network's configuration. [default: {_CONF}]"),
         click.option("--network", metavar="NAME", help="The network, where the directory holds several."),
         click.option("--path", metavar="DIR:DIR", default="/opt/cni/bin:/usr/lib/cni", show_default=True,
@@ -46,28 +46,29 @@ def _network_options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="Where results are kept."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=120.0,
                      show_default=True, help="How long one plugin may take."),
-    ):  # fmt: skip
+        output_option,
+    )):  # fmt: skip
         function = option(function)
-    return output_option(function)
+    return function
 
 
 def _container_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What describes an attachment."""
-    for option in (
+    for option in reversed((
         click.option("--netns", metavar="NAME|PATH", default="", help="The container's network namespace."),
         click.option("--ifname", metavar="NAME", default="eth0", show_default=True, help="The interface in it."),
         click.option("--container-id", metavar="ID", help="[default: made from the namespace's path]"),
         click.option("--args", metavar="K=V;K2=V2", default="", help="CNI_ARGS."),
         click.option("--capability-args", metavar="JSON", default="",
                      help="""Such as {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}."""),
-    ):  # fmt: skip
+    )):  # fmt: skip
         function = option(function)
     return function
 
 
 @command.command("add")
-@_network_options
 @_container_options
+@_network_options
 @click.option("--keep", is_flag=True, help="Leave what a failed ADD has made, to look at it.")
 def add(output: str, keep: bool, **options: Any) -> None:
     """Attach a namespace to a network, and print the result."""
@@ -96,8 +97,8 @@ def add(output: str, keep: bool, **options: Any) -> None:
 
 
 @command.command("del")
-@_network_options
 @_container_options
+@_network_options
 def delete(output: str, **options: Any) -> None:
     """Detach a namespace. What it was attached with is known from the cache; --conf says otherwise."""
     from podnet.cni.runtime import chain
@@ -110,8 +111,8 @@ def delete(output: str, **options: Any) -> None:
 
 
 @command.command("check")
-@_network_options
 @_container_options
+@_network_options
 def check(output: str, **options: Any) -> None:
     """Ask the plugins whether an attachment is still as they made it."""
     from podnet.cni.runtime import chain
@@ -161,7 +162,7 @@ def status(output: str, **options: Any) -> None:
     _done(output, network, "ready" if asked else f"version {network.version} has no STATUS", asked=asked)
 
 
-@command.command("version")
+@command.command("version", short_help="Show which versions each plugin supports.")
 @_network_options
 def version(output: str, **options: Any) -> None:
     """Show which versions of the specification each plugin of a network supports."""

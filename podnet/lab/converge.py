@@ -100,7 +100,7 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     if machine_keys or intent.in_machine:
         names.add("")
     earlier = before.wanted if before else {}
-    tables = tables_of(intent.wanted) + tables_of(earlier)
+    tables = tables_of(earlier | intent.wanted)
     neighbours = neighbours_of(intent.wanted) | neighbours_of(earlier)
     found = kernel.observe(names, sysctls_of(intent.wanted), tables, neighbours)
     if check:

@@ -77,10 +77,10 @@ def remember(folder: str, network: str, container: Container, config: bytes, res
     value["result"] = dict(result)
     path = path_of(folder, network, container)
     # Not beside the results: whoever lists those would take it for one of them.
-    unfinished = os.path.join(folder, f".{os.path.basename(path)[:200]}.{os.getpid()}")
+    unfinished = os.path.join(folder, f".{os.urandom(8).hex()}.unfinished")
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
                 file.write(encode(value))
