@@ -46,7 +46,7 @@ __all__ = ["command"]
     show_default=True,
     help="Seconds after which an execution is killed.",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Cases at the same time.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Cases at the same time.")
 @click.option("--verbose", is_flag=True, help="Show evidence of all, and each request and answer of what failed.")
 @click.option(
     "-o",

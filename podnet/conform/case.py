@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "Case", "Delegate", "Network", "Sandbox", "Subject", "error_of", "told"]
 
 _SETTLES_WITHIN = 4.0  # seconds: the kernel takes apart what was in a deleted namespace in the background
+_SETTLES_SOON = 0.5  # where no namespace was deleted
 _UPLINK = "uplink0"
 _DELEGATE = "podnet-conform-delegate"
 _SKIPPED = (netns.NETNS_DIR, f"{WORK_DIR}/delegate")
@@ -108,6 +109,7 @@ class Case:
         self.changes: dict[str, Any] = {}
         self.cni_path = list(subject.cni_path)
         self._attachments = 0
+        self._left = False
         if "{{uplink}}" in json.dumps(self.profile.conf):
             netns.create("outside")
             self.tool("ip", "link", "add", _UPLINK, "up", "type", "veth", "peer", "name", "uplink0", "netns", "outside")
@@ -182,6 +184,7 @@ class Case:
 
     def leave(self, sandbox: Sandbox) -> None:
         """The container is gone, and its network namespace with it."""
+        self._left = True
         netns.delete(sandbox.namespace)
 
     # Asking the plugin
@@ -218,14 +221,15 @@ class Case:
             return None
         if at.result is None:
             return results.reshaped(at.before, version) if at.before else None
+        result = results.converted(at.result, version)
         if self.profile.kind == "ipam":
             interface = {"name": at.ifname, "sandbox": at.sandbox.path}
             return {
-                **at.result,
+                **result,
                 "interfaces": [interface],
-                "ips": [{**each, "interface": 0} for each in at.result.get("ips") or []],
+                "ips": [{**each, "interface": 0} for each in result.get("ips") or []],
             }
-        return at.result
+        return result
 
     def environment(self, verb: str, at: Attachment | None = None) -> dict[str, str]:
         """The CNI variables that a runtime sets for a verb."""
@@ -285,6 +289,12 @@ class Case:
             violated(f"{what}: error code {' or '.join(map(str, codes))} was due, found {told(exchange)}")
         return error
 
+    def failed(self, exchange: Exchange, see: str) -> Exchange:
+        """What is asked next supposes that this failed; that it must fail is another requirement."""
+        if exchange.code == 0:
+            not_applicable(f"{exchange.title}: the plugin reports success (see {see})")
+        return exchange
+
     def require(self, condition: object, text: str) -> None:
         """Violated unless the condition holds."""
         if not condition:
@@ -326,6 +336,17 @@ class Case:
         if not self.profile.pooled:
             not_applicable("the configuration has no {{subnet}}, so its pool of addresses cannot be made small")
 
+    def needs_own_addresses(self) -> None:
+        """Not applicable where the addresses are a delegate's doing: it would be blamed on the wrong plugin."""
+        if not self.profile.delegates:
+            return
+        at = self.attachment(network=self.network("probe"))
+        exchange = self.run("ADD", at, env={"CNI_PATH": "/run/conform/not-there"}, title="ADD without any delegate")
+        if exchange.code != 0:
+            not_applicable("the addresses come from a delegated plugin; judge that one")
+        at.result = self.result_of(exchange)
+        self.run("DEL", at, env={"CNI_PATH": "/run/conform/not-there"})
+
     def needs_creator(self) -> None:
         """Not applicable to a plugin that only adjusts an interface."""
         if not self.profile.creates:
@@ -358,6 +379,16 @@ class Case:
             return False
         return any(identity in path or identity in content for identity in self.ids)
 
+    def controlled(self, **options: Any) -> tuple[Snapshot, Attachment]:
+        """As ``steady``, where a plain DEL is known to clean: what is left then is left by the special one."""
+        before, control = self.steady(**options)
+        self.add(control)
+        self.succeeded(self.run("DEL", control, title="DEL, the plain case"), "the plain DEL (see D1b)")
+        if self.residue(before):
+            not_applicable("a plain DEL leaves something behind already (see D1b)")
+        at = self.attachment(**options)
+        return self.host(), at
+
     def steady(self, **options: Any) -> tuple[Snapshot, Attachment]:
         """An attachment to be made, and what the host holds before.
 
@@ -382,7 +413,7 @@ class Case:
         return [line for line in gone if "vconf" not in line]
 
     def _settled(self, before: Snapshot, changes: Any) -> list[str]:
-        deadline = time.monotonic() + _SETTLES_WITHIN
+        deadline = time.monotonic() + (_SETTLES_WITHIN if self._left else _SETTLES_SOON)
         while True:
             left: list[str] = changes(self.host())
             if not left or time.monotonic() > deadline:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-__all__ = ["addresses", "problems", "reshaped", "routes", "version_tuple"]
+__all__ = ["addresses", "converted", "problems", "reshaped", "routes", "version_tuple"]
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5,19}")
 
@@ -142,6 +142,15 @@ def routes(result: dict[str, Any]) -> list[dict[str, Any]]:
         each for key in ("ip4", "ip6") if isinstance(result.get(key), dict) for each in result[key].get("routes") or []
     ]
     return list(result.get("routes") or []) + old
+
+
+def converted(result: dict[str, Any], version: str) -> dict[str, Any]:
+    """A plugin's result as a runtime hands it over in a configuration of another version (0.3.0 or newer)."""
+    own = str(result.get("cniVersion", version))
+    if own == version or not result.get("ips"):
+        return {**result, "cniVersion": version}
+    ips = [{key: value for key, value in each.items() if key != "version"} for each in result["ips"]]
+    return reshaped({**result, "ips": ips}, version)
 
 
 def reshaped(result: dict[str, Any], version: str) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
-from podnet.kernel.netns import entered
+from podnet.kernel.netns import anonymous, entered
 from podnet.kernel.objects import Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["read", "write"]
+__all__ = ["defaults", "read", "write"]
 
 
 def read(wanted: Iterable[tuple[str, str]]) -> list[Sysctl]:
@@ -26,6 +26,19 @@ def read(wanted: Iterable[tuple[str, str]]) -> list[Sysctl]:
                         found.append(Sysctl(netns, name, " ".join(file.read().split())))
                 except FileNotFoundError:
                     continue
+    return found
+
+
+def defaults(names: Iterable[str]) -> dict[str, str]:
+    """The values that a new namespace has; for a device's sysctl, those that a new device gets."""
+    found: dict[str, str] = {}
+    with anonymous():
+        for name in names:
+            parts = name.split("/")
+            if len(parts) == 5 and parts[2] in {"conf", "neigh"}:
+                parts[3] = "default"
+            for each in read([("", "/".join(parts))]):
+                found[name] = each.value
     return found
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.store import Reservation, Store, boot_id
+from podnet.kernel import sysctl
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Netns, NftTable, State, Sysctl
+from podnet.kernel.objects import Netns, NftTable, State, Sysctl, replace
 from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
@@ -102,7 +103,7 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     earlier = before.wanted if before else {}
     tables = tables_of(earlier | intent.wanted)
     neighbours = neighbours_of(intent.wanted) | neighbours_of(earlier)
-    found = kernel.observe(names, sysctls_of(intent.wanted), tables, neighbours)
+    found = kernel.observe(names, sysctls_of(earlier | intent.wanted), tables, neighbours)
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
     return own(found, machine_keys | set(intent.in_machine))
@@ -112,6 +113,24 @@ def _group(intent: _Intent) -> int:
     from podnet.topology.marks import group_of
 
     return group_of(intent.topology.name)
+
+
+def _changes(intent: _Intent, found: State) -> list[Change]:
+    """The difference, and the sysctls of namespaces that stay which the topology names no longer."""
+    changes = diff(intent.wanted, found, _group(intent))
+    before = intent.before.wanted if intent.before else {}
+    left = [
+        each
+        for key, each in before.items()
+        if isinstance(each, Sysctl) and each.netns in intent.namespaces and key not in intent.wanted and key in found
+    ]
+    if left:
+        values = sysctl.defaults({each.name for each in left})
+        for each in left:
+            was, new = found[each.key], replace(each, value=values.get(each.name, each.value))
+            if was != new:
+                changes.append(Change("update", new, was, "not in the topology: back to the default", ("value",)))
+    return changes
 
 
 def _check(kernel: Kernel, intent: _Intent) -> None:
@@ -124,7 +143,7 @@ def plan(topology: Topology, kernel: Kernel) -> Outcome:
     """What ``up`` would change. Raises what ``up`` would raise before touching anything."""
     intent = _intent(topology)
     _check(kernel, intent)
-    return Outcome(intent.lab, diff(intent.wanted, _observed(kernel, intent, check=True), _group(intent)))
+    return Outcome(intent.lab, _changes(intent, _observed(kernel, intent, check=True)))
 
 
 def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] | None = None) -> Outcome:
@@ -137,7 +156,7 @@ def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] 
         intent = _intent(topology)
         _check(kernel, intent)
         found = _observed(kernel, intent, check=True)
-        changes = diff(intent.wanted, found, _group(intent))
+        changes = _changes(intent, found)
         if intent.before is not None and intent.before.settled and not changes and _same(intent):
             return Outcome(intent.lab, [])
         _remember(intent, settled=False)
@@ -171,7 +190,7 @@ def _converge(
         kernel.apply(ops, _told(progress, len(ops)))
         if all(change.action == "create" for change in changes):
             return
-        changes = diff(intent.wanted, _observed(kernel, intent), _group(intent))
+        changes = _changes(intent, _observed(kernel, intent))
         if not changes:
             return
         ops = schedule(changes)

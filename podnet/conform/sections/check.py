@@ -55,10 +55,11 @@ def too_old(case: Case) -> str:
     "K1",
     "library",
     "CHECK without prevResult fails",
-    "SPEC: must consult the prevResult; every reference plugin",
+    "SPEC: must consult the prevResult; reference plugins",
     kinds=_LINKS,
 )
 def needs_previous_result(case: Case) -> str:
+    case.needs_creator()
     at = _checked(case)
     body = case.config(at, "CHECK")
     del body["prevResult"]
@@ -190,6 +191,7 @@ def shaping_gone(case: Case) -> str:
 
 @row("K3c", "SHOULD", "CHECK fails where the reservation of the address is gone", _UNTRACKED, kinds=(*INTERFACE, *IPAM))
 def reservation_gone(case: Case) -> str:
+    case.needs_own_addresses()
     at = _checked(case)
     gone = wipe_state(case)
     if not [path for path in gone if "/data/" in path]:

@@ -127,7 +127,7 @@ def older_delete(case: Case) -> str:
         oldest = "0.3.1"
     if oldest == case.version:
         not_applicable("only one version is announced")
-    before, at = case.steady()
+    before, at = case.controlled()
     case.add(at)
     case.succeeded(case.run("DEL", at, version=oldest, title=f"DEL, version {oldest}"))
     case.clean(before, f"DEL in version {oldest} reported success")

@@ -30,7 +30,7 @@ _BEST_EFFORT = "SPEC section 2, DEL: best-effort, even if some resources or stat
 _FROM_0_4 = "0.4.0"
 
 
-@row("D1a", "MUST", "DEL removes CNI_IFNAME from the container", "SPEC section 2, DEL", kinds=INTERFACE)
+@row("D1a", "SHOULD", "DEL removes CNI_IFNAME from the container", "SPEC section 2, DEL", kinds=INTERFACE)
 def removes_interface(case: Case) -> None:
     case.needs_creator()
     at = case.add()
@@ -38,7 +38,7 @@ def removes_interface(case: Case) -> None:
     case.require(not case.interface(at), f"{at.ifname} is still in the container's namespace")
 
 
-@row("D1b", "MUST", "DEL undoes what ADD did on the host", "SPEC section 2, DEL")
+@row("D1b", "SHOULD", "DEL undoes what ADD did on the host", "SPEC section 2, DEL")
 def cleans_host(case: Case) -> None:
     before, at = case.steady()
     case.add(at)
@@ -46,7 +46,7 @@ def cleans_host(case: Case) -> None:
     case.clean(before, "DEL reported success")
 
 
-@row("D1c", "MUST", "DEL undoes what ADD did in the container", "SPEC section 2, DEL", kinds=CHAINED)
+@row("D1c", "SHOULD", "DEL undoes what ADD did in the container", "SPEC section 2, DEL", kinds=CHAINED)
 def cleans_container(case: Case) -> None:
     at = case.attachment()
     before = case.inside(at.sandbox)
@@ -58,7 +58,7 @@ def cleans_container(case: Case) -> None:
     case.require(not gone, f"DEL reported success, and this is gone: {listed(gone)}")
 
 
-@row("D1d", "MUST", "DEL releases the address", "SPEC section 2, DEL", kinds=_ADDRESSING)
+@row("D1d", "SHOULD", "DEL releases the address", "SPEC section 2, DEL", kinds=_ADDRESSING)
 def releases_address(case: Case) -> None:
     _released(case, _leave_alone)
 
@@ -94,7 +94,7 @@ def _released(case: Case, damage: _Damage) -> None:
 
 
 def _cleaned(case: Case, damage: _Damage) -> None:
-    before, at = case.steady()
+    before, at = case.controlled()
     case.add(at)
     env = damage(case, at)
     case.succeeded(case.run("DEL", at, env=env))
@@ -112,12 +112,12 @@ def never_added(case: Case) -> None:
     case.succeeded(case.run("DEL", case.attachment(), title="DEL of what was never added"))
 
 
-@row("D2b", "MUST", "DEL succeeds where the namespace of CNI_NETNS is gone", _BEST_EFFORT)
+@row("D2b", "SHOULD", "DEL succeeds where the namespace of CNI_NETNS is gone", _BEST_EFFORT)
 def netns_gone(case: Case) -> None:
     _tolerated(case, _vanish)
 
 
-@row("D2c", "MUST", "DEL succeeds with an empty CNI_NETNS", _BEST_EFFORT)
+@row("D2c", "SHOULD", "DEL succeeds with an empty CNI_NETNS", _BEST_EFFORT)
 def netns_empty(case: Case) -> None:
     _tolerated(case, _close)
 
@@ -130,7 +130,7 @@ def interface_gone(case: Case) -> None:
 
 @row(
     "D2e",
-    "MUST",
+    "SHOULD",
     "DEL succeeds without prevResult",
     "SPEC section 2, DEL: still return without error if prevResult is empty",
     since=_FROM_0_4,
@@ -142,7 +142,7 @@ def no_previous_result(case: Case) -> None:
     case.succeeded(case.run("DEL", at, config=body, title="DEL without prevResult"))
 
 
-@row("D2f", "MUST", "DEL succeeds where the plugin's state on disk is gone", _BEST_EFFORT)
+@row("D2f", "SHOULD", "DEL succeeds where the plugin's state on disk is gone", _BEST_EFFORT)
 def state_gone(case: Case) -> str:
     at = case.add()
     gone = wipe_state(case)
@@ -176,35 +176,39 @@ def host_gone(case: Case) -> str:
     return ", ".join(made)
 
 
-@row("D3a", "MUST", "DEL with an empty CNI_NETNS cleans the host", f"{_BEST_EFFORT}; names the bridge plugin")
+@row("D3a", "SHOULD", "DEL with an empty CNI_NETNS cleans the host", f"{_BEST_EFFORT}; names the bridge plugin")
 def netns_empty_cleans(case: Case) -> None:
     _cleaned(case, _close)
 
 
-@row("D3b", "MUST", "DEL cleans the host where the namespace of CNI_NETNS is gone", _BEST_EFFORT)
+@row("D3b", "SHOULD", "DEL cleans the host where the namespace of CNI_NETNS is gone", _BEST_EFFORT)
 def netns_gone_cleans(case: Case) -> None:
     _cleaned(case, _vanish)
 
 
-@row("D3c", "MUST", "DEL cleans the host where the interface is gone", _BEST_EFFORT, kinds=INTERFACE)
+@row("D3c", "SHOULD", "DEL cleans the host where the interface is gone", _BEST_EFFORT, kinds=INTERFACE)
 def interface_gone_cleans(case: Case) -> None:
     case.needs_creator()
     _cleaned(case, _unplug)
 
 
-@row("D3d", "MUST", "DEL with an empty CNI_NETNS releases the address", _BEST_EFFORT, kinds=_ADDRESSING)
+@row("D3d", "SHOULD", "DEL with an empty CNI_NETNS releases the address", _BEST_EFFORT, kinds=_ADDRESSING)
 def netns_empty_releases(case: Case) -> None:
     _released(case, _close)
 
 
 @row(
-    "D3e", "MUST", "DEL releases the address where the namespace of CNI_NETNS is gone", _BEST_EFFORT, kinds=_ADDRESSING
+    "D3e",
+    "SHOULD",
+    "DEL releases the address where the namespace of CNI_NETNS is gone",
+    _BEST_EFFORT,
+    kinds=_ADDRESSING,
 )
 def netns_gone_releases(case: Case) -> None:
     _released(case, _vanish)
 
 
-@row("D3f", "MUST", "DEL releases the address where the interface is gone", _BEST_EFFORT, kinds=_ADDRESSING)
+@row("D3f", "SHOULD", "DEL releases the address where the interface is gone", _BEST_EFFORT, kinds=_ADDRESSING)
 def interface_gone_releases(case: Case) -> None:
     case.needs_creator()
     _released(case, _unplug)
@@ -212,7 +216,7 @@ def interface_gone_releases(case: Case) -> None:
 
 @row("D3g", "practice", "DEL without prevResult cleans the host", "a runtime whose cache is lost", since=_FROM_0_4)
 def no_previous_result_cleans(case: Case) -> None:
-    before, at = case.steady()
+    before, at = case.controlled()
     case.add(at)
     body = case.config(at, "DEL")
     body.pop("prevResult", None)
@@ -249,7 +253,7 @@ def repeated_later(case: Case) -> None:
     case.refused(exchange, "the second container still has the only address")
 
 
-@row("D6", "MUST", "DEL of one interface leaves the container's others alone", "SPEC section 3: the attachment")
+@row("D6", "SHOULD", "DEL of one interface leaves the container's others alone", "SPEC section 3: the attachment")
 def only_own_interface(case: Case) -> None:
     case.needs_creator()
     first = case.add()
@@ -263,7 +267,7 @@ def only_own_interface(case: Case) -> None:
     case.require(not gone, f"DEL of net1 took from {first.ifname}: {listed(gone)}")
 
 
-@row("D6b", "MUST", "The same in one network", "SPEC section 3: an attachment is (container, interface)")
+@row("D6b", "SHOULD", "The same in one network", "SPEC section 3: an attachment is (container, interface)")
 def only_own_interface_same_network(case: Case) -> None:
     case.needs_creator()
     first = case.add()
@@ -281,7 +285,7 @@ def only_own_interface_same_network(case: Case) -> None:
     case.require(not left, f"DEL of net1 reported success, and this is left: {listed(left)}")
 
 
-@row("D6c", "MUST", "DEL leaves other containers alone", "SPEC section 2, DEL")
+@row("D6c", "SHOULD", "DEL leaves other containers alone", "SPEC section 2, DEL")
 def only_own_container(case: Case) -> None:
     other = case.add()
     start, inside = case.host(), case.inside(other.sandbox)
@@ -296,7 +300,7 @@ def changed_configuration(case: Case) -> str:
     optional = [key for key in case.profile.conf if key not in {"ipam", "bridge", "master", "capabilities"}]
     if not optional and not case.profile.runtime_config:
         not_applicable("the configuration has no options to lose")
-    before, at = case.steady()
+    before, at = case.controlled()
     case.add(at)
     body = {key: value for key, value in case.config(at, "DEL").items() if key not in {*optional, "runtimeConfig"}}
     case.succeeded(case.run("DEL", at, config=body, title="DEL, options gone from the configuration"))
