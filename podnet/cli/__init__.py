@@ -30,6 +30,8 @@ _COMMANDS = {
     "logs": "Show what the containers of a pod wrote.",
     "validate": "Check a topology file without touching anything.",
     "schema": "Print the JSON schema of the topology file.",
+    "cni": "Call CNI plugins as a container runtime does.",
+    "conform": "Judge any CNI plugin against the specification.",
     "doctor": "Check what this machine can do: kernel, tools, privileges, limits.",
     "completion": "Print the shell completion script.",
     "version": "Print podnet's version.",
@@ -61,6 +63,14 @@ class _Lazy(click.Group):
                 msg = f"{error.message} Did you mean '{close[0]}'?"
                 raise click.UsageError(msg, ctx) from None
             raise
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader went away (a pager, head): click would exit with 1, but nothing has failed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -100,10 +110,6 @@ def main() -> None:
             raise
         click.echo(f"podnet: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader went away (a pager, head): nothing to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         if debug:
             raise
@@ -111,4 +117,4 @@ def main() -> None:
             f"podnet: unexpected {type(error).__name__}: {error} (run 'podnet --debug ...' for details)", err=True
         )
         code = 4
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0 if code is None else code)

@@ -22,7 +22,7 @@ __all__ = ["command"]
 _CONF = "/etc/cni/net.d"
 
 
-@click.group(short_help="Call CNI plugins as a container runtime does, and look after podnet's own.")
+@click.group(short_help="Call CNI plugins as a container runtime does.")
 def command() -> None:
     """Call the plugins of a CNI network as a container runtime does: the whole chain, with libcni's results cache.
 

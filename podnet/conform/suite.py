@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -128,8 +129,8 @@ def judge(
 
 def _kept(subject: Subject) -> tuple[str, ...]:
     """Directories that must stay visible on the bench although what is above them is hidden."""
-    own = str(Path(__file__).parent)
-    folders = [*subject.cni_path, own]
+    # The suite's own delegate is a script: its source and its interpreter are needed, too.
+    folders = [*subject.cni_path, str(Path(__file__).parent), sys.prefix, sys.base_prefix]
     hidden = ("/run", *PRIVATE)
     return tuple(f for f in (os.path.realpath(f) for f in folders) if f.startswith(tuple(f"{h}/" for h in hidden)))
 
@@ -188,5 +189,6 @@ def _judge_one(subject: Subject, row: Requirement, version: str) -> Result:
 
 
 def _result(row: Requirement, version: str, verdict: Verdict, evidence: str) -> Result:
-    identity = f"{row.id}@{version}" if row.per_version else row.id
+    in_version = row.per_version and version_tuple(version) >= version_tuple(row.since)
+    identity = f"{row.id}@{version}" if in_version else row.id
     return Result(identity, row.level, row.text, row.source, row.section, verdict, evidence, version)

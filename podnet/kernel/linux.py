@@ -99,8 +99,8 @@ class LinuxKernel:
     def _peers(self, rows: dict[str, dict[int, dump.LinkRow]]) -> dict[tuple[str, int], tuple[str, str]]:
         """For each veth end (namespace, index) its other end (namespace, name), as far as it is in ``rows``.
 
-        Two ends belong together when each names the other's index. Indexes repeat from namespace to
-        namespace, so where several fit, the kernel's own namespace ids decide.
+        Two ends belong together when each names the other's index, and the kernel's id of the namespace is
+        that of the other end's: indexes repeat from namespace to namespace.
         """
         ends: dict[tuple[int, int], list[tuple[str, dump.LinkRow]]] = {}
         for name, links in rows.items():
@@ -111,11 +111,10 @@ class LinuxKernel:
         for (index, peer_index), near in ends.items():
             far = ends.get((peer_index, index), [])
             for name, row in near:
-                fits = [(other, end) for other, end in far if (other, end.index) != (name, index)]
-                if len(fits) > 1:
-                    fits = [(other, end) for other, end in fits if self._nsid(name, other) == row.peer_nsid]
-                if len(fits) == 1:
-                    found[name, index] = (fits[0][0], fits[0][1].name)
+                for other, end in far:
+                    if (other, end.index) != (name, index) and self._nsid(name, other) == row.peer_nsid:
+                        found[name, index] = (other, end.name)
+                        break
         return found
 
     def _nsid(self, name: str, other: str) -> int:
@@ -423,8 +422,9 @@ def _tables(wanted: list[NftTable]) -> list[KernelObject]:
     found: list[KernelObject] = []
     for name in dict.fromkeys(table.netns for table in wanted):
         for family, title in nft.list_tables(name):
-            if title != "podnet" and not title.startswith("podnet-"):
-                continue
+            mine = title == "podnet" or title.startswith("podnet-")
+            if not (mine if name else ("nft", name, family, title) in by_key):
+                continue  # in the machine's own namespace, podnet's other tables are other labs'
             listing = nft.list_ruleset(name, family, title)
             want = by_key.get(("nft", name, family, title))
             same = want is not None and nft.alike(family, listing, want.ruleset)

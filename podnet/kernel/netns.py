@@ -50,7 +50,12 @@ def _check(result: int, what: str) -> None:
 
 
 def path_of(name: str) -> str:
-    """The file of a named namespace; the empty name is the calling thread's own."""
+    """The file of a namespace: a name is one under ``/run/netns``, a name that begins with ``/`` is the path itself.
+
+    The empty name is the calling thread's own.
+    """
+    if name.startswith("/"):
+        return name
     return f"{NETNS_DIR}/{name}" if name else _OWN
 
 
@@ -63,7 +68,12 @@ def names() -> set[str]:
 
 
 def exists(name: str) -> bool:
-    """Whether the name is a live namespace: a file of nsfs, not what a crash left between open and mount."""
+    """Whether the name (or path) is a live namespace: a file of nsfs, not what a crash left between open and mount."""
+    if name.startswith("/"):
+        try:
+            return os.stat(name).st_dev == os.stat(_OWN).st_dev
+        except (OSError, ValueError):  # gone, no folder on the way, a NUL in it
+            return False
     # nsfs and the directory's own file system are different devices; a bare file is on the directory's.
     try:
         return os.stat(f"{NETNS_DIR}/{name}").st_dev != os.stat(NETNS_DIR).st_dev
@@ -160,7 +170,7 @@ def entered(name: str) -> Iterator[None]:
     try:
         there = os.open(path_of(name), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        msg = f"no namespace {name} under {NETNS_DIR}"
+        msg = f"no namespace {name}" if name.startswith("/") else f"no namespace {name} under {NETNS_DIR}"
         raise KernelError(msg, 2) from None
     home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:

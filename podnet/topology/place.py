@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from podnet.errors import TopologyError
@@ -141,10 +140,12 @@ def _node_cidrs(
                 taken.add(kept)
                 chosen[node.name].append(kept)
         free = _free_cidrs(subnet, length, taken)
-        for node, cidr in zip(fresh, islice(free, len(fresh)), strict=False):
+        given_out = 0
+        for node, cidr in zip(fresh, free, strict=False):
             chosen[node.name][-1] = cidr
             taken.add(cidr)
-        if fresh and chosen[fresh[-1].name][-1] == subnet and subnet.prefixlen != length:
+            given_out += 1
+        if given_out < len(fresh):
             problems.append(
                 f"{topology.path}: podSubnet {subnet} has {2 ** (length - subnet.prefixlen)} networks of /{length},"
                 f" not enough for {len(topology.nodes)} nodes: widen podSubnet or lengthen nodeCIDRMaskSize"

@@ -297,25 +297,25 @@ def twice_harmless(case: Case) -> None:
 
 @row("A13a", "MUST", "ADD fails where no address is left", "SPEC section 2, ADD", kinds=_ADDRESSING)
 def exhausted(case: Case) -> str:
-    _, exchange = _full(case)
+    exchange = case.run("ADD", _full(case), title="ADD, no address left")
     case.refused(exchange, "no address is left in the pool of one")
     return told(exchange)
 
 
 @row("A13b", "practice", "ADD that found no address leaves nothing behind", "", kinds=_ADDRESSING)
 def exhausted_residue(case: Case) -> None:
-    before, exchange = _full(case)
-    case.failed(exchange, "A13a")
-    case.clean(before, "ADD failed")
+    at = _full(case)
+    before, inside = case.host(), case.inside(at.sandbox)
+    case.failed(case.run("ADD", at, title="ADD, no address left"), "A13a")
+    left = case.residue(before) + [f"in the container: {line}" for line in added(inside, case.inside(at.sandbox))]
+    case.require(not left, f"ADD failed, and this is left: {listed(left)}")
 
 
-def _full(case: Case) -> tuple[Snapshot, Exchange]:
+def _full(case: Case) -> Attachment:
     case.needs_pool()
     network = case.network("tiny", prefix=30)
     case.add(case.attachment(network=network))
-    at = case.attachment(network=network)
-    before = case.host()
-    return before, case.run("ADD", at, title="ADD, no address left")
+    return case.attachment(network=network)
 
 
 @row("P8", "MUST", "Parallel ADDs of different containers all succeed", "SPEC section 3: executed concurrently")

@@ -1,0 +1,225 @@
+"""The attachments of container runtimes and the addresses that they hold, in SQLite.
+
+An attachment (network, container ID, interface name) is written down before anything is made for it, so that what
+a crash leaves can be found. Addresses are packed, so that one look into the table's primary key finds the next
+free one, however many are taken.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from podnet.errors import PodnetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+__all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner", "boot_id"]
+
+FILE_NAME = "podnet.sqlite"
+
+_PATIENCE = 10.0  # seconds that a call waits for the others
+_LAYOUT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS holder (
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+    netns TEXT NOT NULL, inode INTEGER NOT NULL, boot_id TEXT NOT NULL, masquerade TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (network, container_id, ifname)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lease (
+    network TEXT NOT NULL, family INTEGER NOT NULL, address BLOB NOT NULL,
+    container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+    PRIMARY KEY (network, family, address)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS leaseholder ON lease (network, container_id, ifname);
+CREATE TABLE IF NOT EXISTS latest (
+    network TEXT NOT NULL, range_set INTEGER NOT NULL, family INTEGER NOT NULL, address BLOB NOT NULL,
+    PRIMARY KEY (network, range_set, family)
+) WITHOUT ROWID;
+"""
+
+
+class LedgerError(PodnetError):
+    """The ledger cannot be read or written."""
+
+
+class BusyError(LedgerError):
+    """Others held the ledger for longer than a call waits."""
+
+
+class Owner(NamedTuple):
+    """What an attachment is known by."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+
+class Holder(NamedTuple):
+    """An attachment with the namespace that it was made for, and its addresses that are masqueraded."""
+
+    owner: Owner
+    netns: str
+    inode: int
+    boot_id: str
+    masquerade: tuple[str, ...] = ()
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot (``/proc/sys/kernel/random/boot_id``)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _size(family: int) -> int:
+    return 4 if family == 4 else 16
+
+
+class Ledger:
+    """The ledger in a folder, which is made where it is missing; used as a context manager.
+
+    Every method raises ``BusyError`` or ``LedgerError`` where the file cannot be used.
+    """
+
+    def __init__(self, folder: str, patience: float = _PATIENCE) -> None:
+        self._path = os.path.join(folder, FILE_NAME)
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            self._db = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            msg = f"cannot open the ledger {self._path}: {error}"
+            raise LedgerError(msg) from error
+        try:
+            with self._errors("open"):
+                if self._db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                    self._lay_out()
+                self._db.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _lay_out(self) -> None:
+        # Turning WAL on does not wait for others as a transaction does: one process at a time.
+        from fcntl import LOCK_EX, flock
+
+        folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            flock(folder, LOCK_EX)
+            if self._db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_LAYOUT}; COMMIT;")
+        finally:
+            os.close(folder)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            msg = f"cannot {verb} the ledger {self._path}: {error}"
+            raise (BusyError if "locked" in str(error) else LedgerError)(msg) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it; no other process writes meanwhile."""
+        with self._errors("write"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # -- attachments --------------------------------------------------------------------------------------
+
+    def holders(self, network: str) -> list[Holder]:
+        """All attachments of a network."""
+        with self._errors("read"):
+            rows = self._db.execute("SELECT * FROM holder WHERE network = ?", (network,)).fetchall()
+        return [_holder(row) for row in rows]
+
+    def holder(self, owner: Owner) -> Holder | None:
+        """One attachment."""
+        query = "SELECT * FROM holder WHERE network = ? AND container_id = ? AND ifname = ?"
+        with self._errors("read"):
+            row = self._db.execute(query, owner).fetchone()
+        return None if row is None else _holder(row)
+
+    def record(self, holder: Holder) -> None:
+        """Write an attachment down, or over what is known of it."""
+        values = (*holder.owner, holder.netns, holder.inode, holder.boot_id, " ".join(holder.masquerade))
+        with self._errors("write"):
+            self._db.execute("INSERT OR REPLACE INTO holder VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def release(self, owner: Owner) -> None:
+        """Take all addresses of an attachment back."""
+        with self._errors("write"):
+            self._db.execute("DELETE FROM lease WHERE network = ? AND container_id = ? AND ifname = ?", owner)
+
+    def forget(self, owner: Owner) -> None:
+        """Delete an attachment with all that it holds; no error if there is none."""
+        self.release(owner)
+        with self._errors("write"):
+            self._db.execute("DELETE FROM holder WHERE network = ? AND container_id = ? AND ifname = ?", owner)
+
+    # -- addresses ----------------------------------------------------------------------------------------
+
+    def leases(self, owner: Owner) -> list[tuple[int, int]]:
+        """The addresses of an attachment as (family, number)."""
+        query = "SELECT family, address FROM lease WHERE network = ? AND container_id = ? AND ifname = ?"
+        with self._errors("read"):
+            return [(row[0], int.from_bytes(row[1], "big")) for row in self._db.execute(query, owner)]
+
+    def take(self, owner: Owner, family: int, address: int) -> bool:
+        """Give an address to an attachment; ``False`` where somebody has it."""
+        values = (owner.network, family, address.to_bytes(_size(family), "big"), owner.container_id, owner.ifname)
+        with self._errors("write"):
+            return self._db.execute("INSERT OR IGNORE INTO lease VALUES (?, ?, ?, ?, ?)", values).rowcount == 1
+
+    def free(self, network: str, family: int, low: int, high: int, without: int) -> int | None:
+        """The lowest address from ``low`` to ``high`` that nobody has, and that is not ``without``."""
+        query = (
+            "SELECT address FROM lease WHERE network = ? AND family = ? AND address BETWEEN ? AND ? ORDER BY address"
+        )
+        size = _size(family)
+        candidate = low + 1 if low == without else low
+        with self._errors("read"):
+            values = (network, family, candidate.to_bytes(size, "big"), high.to_bytes(size, "big"))
+            for (packed,) in self._db.execute(query, values) if candidate <= high else ():
+                taken = int.from_bytes(packed, "big")
+                if taken > candidate:
+                    break
+                if taken == candidate:
+                    candidate += 2 if candidate + 1 == without else 1
+        return candidate if candidate <= high else None
+
+    def latest(self, network: str, range_set: int, family: int) -> int | None:
+        """The address that was handed out last from a range set."""
+        query = "SELECT address FROM latest WHERE network = ? AND range_set = ? AND family = ?"
+        with self._errors("read"):
+            row = self._db.execute(query, (network, range_set, family)).fetchone()
+        return None if row is None else int.from_bytes(row[0], "big")
+
+    def note_latest(self, network: str, range_set: int, family: int, address: int) -> None:
+        """Write down which address was handed out last."""
+        values = (network, range_set, family, address.to_bytes(_size(family), "big"))
+        with self._errors("write"):
+            self._db.execute("INSERT OR REPLACE INTO latest VALUES (?, ?, ?, ?)", values)
+
+
+def _holder(row: tuple[str, str, str, str, int, str, str]) -> Holder:
+    return Holder(Owner(*row[:3]), row[3], row[4], row[5], tuple(row[6].split()))
