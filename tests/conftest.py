@@ -12,6 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine an example takes long, and that is no failure: what must be bounded has a bound of its own.
+settings.register_profile("podnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("podnet")
 
 # Every process that a test starts inherits it, wherever it ends up.
 _MARK = f"PODNET_TEST_SESSION={uuid.uuid4().hex}"

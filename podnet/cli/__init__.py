@@ -31,7 +31,7 @@ _COMMANDS = {
     "validate": "Check a topology file without touching anything.",
     "schema": "Print the JSON schema of the topology file.",
     "cni": "Call CNI plugins as a container runtime does.",
-    "conform": "Judge any CNI plugin against the specification.",
+    "conform": "Judge any CNI plugin against the specification, requirement by requirement.",
     "doctor": "Check what this machine can do: kernel, tools, privileges, limits.",
     "completion": "Print the shell completion script.",
     "version": "Print podnet's version.",

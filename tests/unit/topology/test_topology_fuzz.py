@@ -29,7 +29,7 @@ PIECES = st.sampled_from(
 EDIT = st.tuples(
     st.sampled_from(["insert", "word", "swap", "drop", "repeat"]), st.integers(0, 10**6), st.integers(0, 10**6), PIECES
 )
-LIMITS = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+LIMITS = settings(max_examples=300, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 
 
 def problems_of(read: Callable[[], object]) -> list[str]:
@@ -91,7 +91,7 @@ def test_edits_of_a_good_file(edits: list[tuple[str, int, int, str]]) -> None:
     check(text)
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=200) | st.text(max_size=100).map(lambda t: t.encode("utf-16")))
 def test_any_bytes(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "lab.yaml"
