@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
+#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -164,6 +165,16 @@ static void add_route(unsigned dst, int length, unsigned via) {
   attr(msg, RTA_GATEWAY, &via, 4);
 }
 
+static void add_neighbour(int index, unsigned address, const unsigned char mac[6]) {
+  struct ndmsg header = {.ndm_family = AF_INET, .ndm_ifindex = index, .ndm_state = NUD_PERMANENT};
+  struct nlmsghdr *msg = message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &header, sizeof header);
+  unsigned char protocol = PROTOCOL;
+  address = htonl(address);
+  attr(msg, NDA_DST, &address, 4);
+  attr(msg, NDA_LLADDR, mac, 6);
+  attr(msg, NDA_PROTOCOL, &protocol, 1);
+}
+
 // --- namespaces ---------------------------------------------------------------------------------------------------
 
 struct netns { int fd, sock; };
@@ -203,6 +214,24 @@ static const unsigned POD_SUBNET = 10u << 24 | 244u << 16, NODE_SUBNET = 172u <<
 
 static int pods_of(int node, int nodes, int pods) { return pods / nodes + (node < pods % nodes); }
 
+// podnet writes a lab's neighbours where they could take half of the kernel's default gc_thresh3 (1,024): so do we.
+static int with_neighbours(int nodes, int pods) {
+  int need = nodes * (nodes - 1);
+  for (int node = 0; node < nodes; node++) need += (pods_of(node, nodes, pods) + 1) * pods_of(node, nodes, pods);
+  return need > 512;
+}
+
+// Everybody on a node's bridge: the gateway and the pods.
+static void neighbours_on_bridge(int index, int node, int count) {
+  unsigned char gateway[6] = {0x02, 0x70, 0, node, 0, 1}, pod[6] = {0x02, 0x70, 1, node, 0, 0};
+  unsigned cidr = POD_SUBNET + ((unsigned)node << 8);
+  add_neighbour(index, cidr + 1, gateway);
+  for (int i = 0; i < count; i++) {
+    pod[4] = i >> 8, pod[5] = i;
+    add_neighbour(index, cidr + 2 + i, pod);
+  }
+}
+
 static void up_node(int node, int nodes, int pods, const struct netns *fabric) {
   char name[64], altname[64];
   unsigned cidr = POD_SUBNET + ((unsigned)node << 8);
@@ -210,7 +239,7 @@ static void up_node(int node, int nodes, int pods, const struct netns *fabric) {
   struct netns here = make(name);
   forward();
 
-  int count = pods_of(node, nodes, pods);
+  int count = pods_of(node, nodes, pods), neighbours = with_neighbours(nodes, pods);
   struct netns *pod = calloc(count + 1, sizeof *pod);
   for (int i = 0; i < count; i++) {
     snprintf(name, sizeof name, "floor-pod%d-%d", node, i);
@@ -239,6 +268,7 @@ static void up_node(int node, int nodes, int pods, const struct netns *fabric) {
     set_modes(POD_ETH0, 0);
     set_up(POD_ETH0);
     add_address(POD_ETH0, cidr + 2 + i, 24);
+    if (neighbours) neighbours_on_bridge(POD_ETH0, node, count);
     add_route(0, 0, cidr + 1);
     flush(pod[i].sock, "inside of a pod");
     close(pod[i].sock);
@@ -261,6 +291,13 @@ static void up_node(int node, int nodes, int pods, const struct netns *fabric) {
   add_address(BRIDGE, cidr + 1, 24);
   set_up(UNDERLAY);
   add_address(UNDERLAY, NODE_SUBNET + 2 + node, 16);
+  if (neighbours) {
+    neighbours_on_bridge(BRIDGE, node, count);
+    for (int other = 0; other < nodes; other++) {
+      unsigned char there[6] = {0x02, 0x70, 0, other, 0xff, 1};
+      add_neighbour(UNDERLAY, NODE_SUBNET + 2 + other, there);
+    }
+  }
   for (int other = 0; other < nodes; other++)
     if (other != node) add_route(POD_SUBNET + ((unsigned)other << 8), 24, NODE_SUBNET + 2 + other);
   flush(here.sock, "inside of a node");

@@ -34,18 +34,19 @@ def compiled(folder: Path) -> str:
 def objects() -> dict[str, int]:
     """How many objects there are in all named namespaces, as `ip` counts them."""
     names = sorted(os.listdir("/run/netns"))
-    found = {"namespaces": len(names), "links": 0, "addresses": 0, "routes": 0}
+    found = {"namespaces": len(names), "links": 0, "addresses": 0, "routes": 0, "neighbours": 0}
     for name in names:
         links = ip(name, "address")
         found["links"] += len(links)
         # Link-local addresses are the kernel's own.
         found["addresses"] += sum(a["scope"] != "link" for link in links for a in link["addr_info"])
         found["routes"] += len(ip(name, "route"))
+        found["neighbours"] += len(ip(name, "neighbour", "show", "nud", "permanent"))
     return found
 
 
-def ip(netns: str, what: str) -> list[dict[str, list[dict[str, str]]]]:
-    done = subprocess.run(["ip", "-n", netns, "-j", what], capture_output=True, text=True, check=True)
+def ip(netns: str, *what: str) -> list[dict[str, list[dict[str, str]]]]:
+    done = subprocess.run(["ip", "-n", netns, "-j", *what], capture_output=True, text=True, check=True)
     return json.loads(done.stdout or "[]")
 
 
@@ -57,7 +58,7 @@ def measure(folder: Path, sizes: tuple[int, ...], runs: int) -> dict[str, object
     files = {size: topology(folder, size) for size in times}
     # The first run is not counted: it loads programs, and compares what both have made.
     for run in range(runs + 1):
-        for size in times if run else (0, sizes[0]):
+        for size in times if run else (0, *sizes[:2]):
             say(f"lab: {size} pods, run {run} of {runs}" if run else f"lab: {size} pods, to warm up")
             counted = times[size] if run else {}
             for who, up, down in (
