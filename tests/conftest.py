@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -17,6 +18,11 @@ from hypothesis import HealthCheck, settings
 # On a busy machine an example takes long, and that is no failure: what must be bounded has a bound of its own.
 settings.register_profile("podnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("podnet")
+
+# A shell in the background ignores Ctrl-C, and all that it starts inherits that. What tests start must not.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 # Every process that a test starts inherits it, wherever it ends up.
 _MARK = f"PODNET_TEST_SESSION={uuid.uuid4().hex}"

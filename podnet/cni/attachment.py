@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha1
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.kernel.objects import Address, KernelObject, Route, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Attachment", "host_mac", "host_name", "mac_of", "wanted"]
+__all__ = ["Attachment", "host_mac", "host_name", "label_of", "mac_of", "plugin_host_name", "wanted"]
+
+_ALTNAME_BYTES = 127  # ALTIFNAMSIZ without the final zero, linux/if.h
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A container's interface on a node's bridge.
+class Attachment(NamedTuple):
+    """A container's interface on a node's bridge; with an empty ``bridge``, one that is routed to.
 
     ``addresses`` and ``gateways`` are text, one of each per IP family, addresses with prefix length. ``label``
-    is the readable name of the host end (an altname), up to 127 bytes.
+    is the readable name of the host end (an altname), up to 127 bytes. ``host`` and ``host_end_mac`` are the host
+    end's name and MAC where they are not to be made from label and addresses; ``addrgen`` likewise is whether the
+    container's end makes itself an IPv6 link-local address.
     """
 
     node_netns: str
@@ -33,6 +35,25 @@ class Attachment:
     mtu: int
     group: int
     hairpin: bool = True
+    host: str = ""
+    host_end_mac: str = ""
+    addrgen: bool | None = None
+    up: bool = True
+
+
+def label_of(network: str, container_id: str, ifname: str) -> str:
+    """The altname of a host end: readable where that is unambiguous and not too long, else a hash."""
+    parts = (network, container_id, ifname)
+    label = ".".join(("podnet", *parts))
+    # "a.b" + "c" and "a" + "b.c" would read alike; "/" is in none of them.
+    if any("." in part for part in parts) or len(label.encode()) > _ALTNAME_BYTES:
+        return "podnet." + sha1("/".join(parts).encode(), usedforsecurity=False).hexdigest()
+    return label
+
+
+def plugin_host_name(label: str) -> str:
+    """The host end's name where a runtime names the containers: 44 bits of hash, so that no two meet."""
+    return "veth" + sha1(label.encode(), usedforsecurity=False).hexdigest()[:11]
 
 
 def host_name(label: str) -> str:
@@ -64,13 +85,14 @@ def _low_bytes(addresses: Sequence[str]) -> bytes:
 def wanted(attachment: Attachment) -> list[KernelObject]:
     """What must be in the kernel for this attachment, the namespace itself apart."""
     a = attachment
-    host = host_name(a.label)
-    dual = any(":" in address for address in a.addresses)
+    host = a.host or host_name(a.label)
+    addrgen = any(":" in address for address in a.addresses) if a.addrgen is None else a.addrgen
+    # A host end that is routed to needs a link-local address: without one the kernel asks for no IPv6 neighbour.
     objects: list[KernelObject] = [
-        Veth(a.netns, a.ifname, a.node_netns, host, a.mac, a.mtu, addrgen=dual, group=a.group),
+        Veth(a.netns, a.ifname, a.node_netns, host, a.mac, a.mtu, a.up, addrgen=addrgen, group=a.group),
         Veth(
-            a.node_netns, host, a.netns, a.ifname, host_mac(a.addresses), a.mtu,
-            master=a.bridge, hairpin=a.hairpin, group=a.group, altname=a.label,
+            a.node_netns, host, a.netns, a.ifname, a.host_end_mac or host_mac(a.addresses), a.mtu,
+            master=a.bridge, hairpin=a.hairpin and bool(a.bridge), addrgen=not a.bridge, group=a.group, altname=a.label,
         ),
     ]  # fmt: skip
     objects += [Address(a.netns, a.ifname, address) for address in a.addresses]

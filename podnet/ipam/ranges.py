@@ -130,7 +130,9 @@ def parse(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Ran
     # IPv4's last address is the broadcast's.
     default = last - 1 if family == 4 else last
     high = _inside(end, family, low, last, f"RangeEnd {end} not in network {shown}", default)
-    router = _inside(gateway, family, 0, (1 << bits) - 1, f"gateway {gateway} is not of the family of {shown}", first + 1)
+    router = _inside(
+        gateway, family, 0, (1 << bits) - 1, f"gateway {gateway} is not of the family of {shown}", first + 1
+    )
     return Range(family, network, length, low, high, router)
 
 

@@ -8,7 +8,7 @@ namespace is kept together, so that it goes out in one send.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from podnet.kernel.diff import Change
 from podnet.kernel.objects import (
@@ -28,8 +28,7 @@ from podnet.kernel.objects import (
 __all__ = ["Op", "schedule"]
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One operation on one object.
 
     ``add`` makes it (links come down; a veth comes with ``peer``, also down), ``set`` changes ``fields`` of it

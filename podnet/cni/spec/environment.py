@@ -53,7 +53,7 @@ def is_name(text: str) -> bool:
 def check_container_id(text: str) -> None:
     """Raise ``CNIError`` 4 for what is no container ID."""
     if not is_name(text):
-        raise CNIError(INVALID_ENVIRONMENT, "invalid characters in containerID", text)
+        raise CNIError(INVALID_ENVIRONMENT, "CNI_CONTAINERID: invalid characters in containerID", text)
 
 
 def check_ifname(text: str) -> None:

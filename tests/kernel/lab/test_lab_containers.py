@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +130,8 @@ def test_logs_follow_what_is_written_and_end_with_ctrl_c(tmp_path: Path) -> None
     os.mkfifo(fifo)
     script = f"echo first; while read line <{fifo}; do echo $line; done; sleep 1000"
     succeeds("up", write(tmp_path, _with(_shell("main", script))))
-    # A shell in the background ignores SIGINT, and what it starts inherits that.
-    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([*PODNET, "logs", "-f", "web"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as following:  # fmt: skip
+                          stderr=subprocess.PIPE, text=True) as following:  # fmt: skip
         assert following.stdout is not None
         assert following.stderr is not None
         assert following.stdout.readline() == "first\n"

@@ -38,7 +38,7 @@ def test_a12_3_1_2_add_and_del_in_every_version(host: Any, conf: dict[str, Any],
     assert shape in result
     if shape == "ips":
         assert ("version" in result["ips"][0]) == (version < "1.0")
-        assert ("mtu" in result["interfaces"][2]) == (version >= "1.0")
+        assert ("mtu" in result["interfaces"][2]) == (version >= "1.1")
     host.delete(conf | {"cniVersion": version})
     assert [each["ifname"] for each in host.ip("link", netns="c1")] == ["lo"]
     assert sorted(each["ifname"] for each in host.ip("link")) == ["br0", "lo"]
@@ -266,6 +266,16 @@ def test_a11_the_same_attachment_twice_and_another_interface(host: Any, conf: di
     )
     host.delete(conf, ifname="eth1")
     assert host.snapshot() == before, "DEL of eth1 must not touch eth0"
+
+
+def test_a10_two_networks_with_a_default_route_each(host: Any, conf: dict[str, Any]) -> None:
+    subnets = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00:5::/64"}]]}
+    other = conf | {"name": "other", "bridge": "br1", "ipam": subnets}
+    first, second = host.add(conf), host.add(other, ifname="eth1")
+    assert host.call("CHECK", conf | {"prevResult": first}) == (0, None)
+    assert host.call("CHECK", other | {"prevResult": second}, ifname="eth1") == (0, None)
+    host.delete(other, ifname="eth1")
+    assert host.call("CHECK", conf | {"prevResult": first}) == (0, None)
 
 
 def test_code_3_and_8_are_given_before_anything_is_done(host: Any, conf: dict[str, Any], tmp_path: Any) -> None:

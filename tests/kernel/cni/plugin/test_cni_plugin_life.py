@@ -13,7 +13,7 @@ import pytest
 
 from podnet.cni.plugin.machine import Machine
 from podnet.errors import KernelError
-from podnet.kernel.objects import Address
+from podnet.kernel.objects import Address, Route
 from podnet.kernel.schedule import Op
 
 pytestmark = pytest.mark.kernel
@@ -212,6 +212,9 @@ class FailingMachine(Machine):
 
     def add_address(self, address: Address, *, dad: bool = False, route: bool = True) -> None:
         self._step(lambda: Machine.add_address(self, address, dad=dad, route=route))
+
+    def add_route(self, route: Route) -> None:
+        self._step(lambda: Machine.add_route(self, route))
 
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))

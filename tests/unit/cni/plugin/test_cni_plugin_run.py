@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import podnet
 from podnet.cni.attachment import label_of, plugin_host_name
 from podnet.cni.plugin.bridge import conflicting
 from podnet.cni.plugin.main import run
+from podnet.cni.spec.errors import CNIError
 from podnet.kernel.objects import Address
 
 STATE = "/proc/podnet-cannot-be-made"  # nothing in here may touch it
@@ -29,12 +31,36 @@ def call(command: str, data: object, **environ: str) -> tuple[int, Any]:
 
 
 def unreadable() -> bytes:
-    raise AssertionError("VERSION must not read standard input")
+    raise CNIError(5, "error reading from stdin: Bad file descriptor")
 
 
-def test_v1_v2_p4_version_needs_nothing_but_its_name() -> None:
-    code, output = run({"CNI_COMMAND": "VERSION"}, unreadable, state=STATE)
-    assert (code, json.loads(output)["supportedVersions"][-1]) == (0, "1.1.0")
+@pytest.mark.parametrize(
+    ("read", "version"),
+    [
+        (unreadable, "1.1.0"),
+        (lambda: b"", "1.1.0"),
+        (lambda: b"nonsense", "1.1.0"),
+        (lambda: b'{"cniVersion": "0.4.0"}', "0.4.0"),
+    ],
+)
+def test_v1_v2_p4_version_needs_nothing_but_its_name(read: Callable[[], bytes], version: str) -> None:
+    code, output = run({"CNI_COMMAND": "VERSION"}, read, state=STATE)
+    answer = json.loads(output)
+    assert (code, answer["cniVersion"], answer["supportedVersions"][-1]) == (0, version, "1.1.0")
+
+
+def test_p4_p10_the_executable_waits_for_nothing() -> None:
+    argv = [sys.executable, "-c", "import sys; from podnet.cni.plugin.main import main; sys.exit(main())"]
+    for command in ("", "VERSION"):
+        # An open, empty standard input: a plugin that waits for its end would wait for ever.
+        with subprocess.Popen(
+            argv, env={"CNI_COMMAND": command}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.wait(30) == 0
+            assert process.stdout is not None
+            assert process.stderr is not None
+            output, said = process.stdout.read(), process.stderr.read()
+        assert (bool(output), b"CNI protocol versions supported: 0.1.0" in said) == (bool(command), not command)
 
 
 @pytest.mark.parametrize(

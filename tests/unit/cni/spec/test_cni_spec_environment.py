@@ -83,7 +83,7 @@ def test_container_ids_that_are_taken(container_id: str) -> None:
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
 def test_container_ids_that_are_refused(command: str, container_id: str) -> None:
     error = refused({"CNI_COMMAND": command, **FULL, "CNI_CONTAINERID": container_id})
-    assert error.msg == "invalid characters in containerID"
+    assert error.msg == "CNI_CONTAINERID: invalid characters in containerID"
     assert error.details == container_id
 
 
@@ -113,7 +113,8 @@ def test_interface_names_that_are_refused(ifname: str, message: str) -> None:
 
 
 def test_a_wrong_value_is_reported_before_the_missing_ones() -> None:
-    assert refused({"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "no/id"}).msg == "invalid characters in containerID"
+    wrong = refused({"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "no/id"})
+    assert wrong.msg == "CNI_CONTAINERID: invalid characters in containerID"
     assert refused({"CNI_COMMAND": "ADD", "CNI_IFNAME": "a/b"}).msg.startswith("interface name contains")
 
 

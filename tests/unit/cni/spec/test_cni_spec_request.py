@@ -33,7 +33,11 @@ def error_of(environ: dict[str, str], data: bytes) -> CNIError:
 
 # Each row has a fault that is found before the faults of the rows below, and those as well.
 ORDER = [
-    ({"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a/b", "CNI_NETNS": ""}, b"{", (4, "invalid characters in containerID")),
+    (
+        {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a/b", "CNI_NETNS": ""},
+        b"{",
+        (4, "CNI_CONTAINERID: invalid characters in containerID"),
+    ),
     ({"CNI_NETNS": ""}, b"{", (4, "required env variables [CNI_NETNS] missing")),
     ({"CNI_COMMAND": "NOPE"}, b"{", (6, "error unmarshall network config")),
     ({"CNI_COMMAND": "NOPE"}, b'{"cniVersion":"x"}', (7, "missing network name")),

@@ -1,0 +1,130 @@
+"""What every verb needs to know about its call: settings, names, the ledger's folder, which attachments are dead."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from podnet.cni.attachment import label_of, plugin_host_name
+from podnet.cni.plugin import ipam
+from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
+from podnet.ipam.ledger import Ledger, Owner, boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from podnet.cni.plugin.machine import LinkSeen, Machine
+    from podnet.cni.plugin.settings import Settings
+    from podnet.cni.spec.config import NetworkConfig
+    from podnet.cni.spec.environment import Environment
+    from podnet.ipam.ledger import Holder
+
+__all__ = ["Call", "Lock", "host_end", "host_end_of", "locked", "stale"]
+
+_PATIENCE = 10.0  # seconds that a call waits for a lock
+
+
+class Call(NamedTuple):
+    """One call, on one machine; ``state`` is the folder of ledgers and locks where the network names none."""
+
+    machine: Machine
+    environment: Environment
+    environ: Mapping[str, str]
+    config: NetworkConfig
+    settings: Settings
+    state: str
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.config.name, self.environment.container_id, self.environment.ifname)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The name of the host end, and its altname."""
+        label = label_of(*self.owner)
+        return plugin_host_name(label), label
+
+    def ledger(self) -> Ledger:
+        """The ledger of this network."""
+        return Ledger(ipam.state_folder(self.config, self.state))
+
+    def stale(self, holders: Iterable[Holder]) -> list[Holder]:
+        """Those attachments whose namespace is gone, or is of another boot."""
+        return stale(self.machine, holders)
+
+
+def host_end(machine: Machine, owner: Owner) -> LinkSeen | None:
+    """The host end of an attachment; also the one that a crash left without its altname."""
+    return host_end_of(machine, label_of(*owner))
+
+
+def host_end_of(machine: Machine, label: str) -> LinkSeen | None:
+    """As ``host_end``, by the altname."""
+    found = machine.link("", label)
+    if found is not None:
+        return found
+    unnamed = machine.link("", plugin_host_name(label))
+    if unnamed is None or unnamed.kind != "veth" or any(each.startswith("podnet.") for each in unnamed.altnames):
+        return None
+    return unnamed
+
+
+def stale(machine: Machine, holders: Iterable[Holder]) -> list[Holder]:
+    """Those attachments that nothing uses: of another boot, or without their namespace and host end.
+
+    A namespace whose path leads elsewhere may live on by another path: then the host end is still there.
+    """
+    boot = boot_id()
+    return [
+        each
+        for each in holders
+        if each.boot_id != boot
+        or ((not each.inode or machine.inode(each.netns) != each.inode) and host_end(machine, each.owner) is None)
+    ]
+
+
+class Lock:
+    """A lock that many calls share; ``alone`` tells whether this one is the only one now."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def alone(self) -> bool:
+        """Make the lock this call's own, if no other has a share of it."""
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        try:
+            flock(self._descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def locked(
+    state: str, name: str, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Lock]:
+    """Hold a share of a lock. Raises ``CNIError`` 11 where another keeps it for itself too long, 5 without a file."""
+    from fcntl import LOCK_NB, LOCK_SH, flock
+
+    try:
+        os.makedirs(state, mode=0o755, exist_ok=True)
+        descriptor = os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
+    try:
+        until = clock() + patience
+        while True:
+            try:
+                flock(descriptor, LOCK_SH | LOCK_NB)
+                break
+            except BlockingIOError:
+                if clock() > until:
+                    msg = f"another call has kept {name} for {patience:g} s"
+                    raise CNIError(TRY_AGAIN_LATER, msg, os.path.join(state, f"{name}.lock")) from None
+                time.sleep(0.01)
+        yield Lock(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,144 @@
+"""CHECK: what the result of ADD says against what is there, each difference named; nothing is repaired."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podnet.cni.attachment import Attachment
+from podnet.cni.plugin import ipam, masquerade, plan
+from podnet.cni.plugin.add import FORWARDING, check_netns
+from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
+from podnet.ipam.ranges import family_of, number
+from podnet.kernel.diff import diff
+from podnet.kernel.objects import Address, Bridge, KernelObject, Route, State, Sysctl, Veth
+
+if TYPE_CHECKING:
+    from podnet.cni.plugin.call import Call
+    from podnet.cni.plugin.plan import Plan
+    from podnet.cni.spec.result import Result
+
+__all__ = ["check", "differences"]
+
+
+def check(call: Call) -> None:
+    """Raise ``CNIError`` 999 with every difference in its details, 7 without ``prevResult``."""
+    result = call.config.prev_result
+    if result is None:
+        raise CNIError(INVALID_CONFIG, "Required prevResult missing")
+    check_netns(call)
+    if ipam.delegated(call.config):
+        ipam.delegate(call.machine, call.config, call.environ, "CHECK")
+    problems = [*_links(call, result), *_untracked(call, result)]
+    if problems:
+        owner = call.owner
+        msg = f"{owner.ifname} of container {owner.container_id} is not as ADD has made it"
+        raise CNIError(INTERNAL, msg, "; ".join(problems))
+
+
+def _links(call: Call, result: Result) -> list[str]:
+    netns, ifname, host = call.environment.netns, call.environment.ifname, call.names[0]
+    own = next((each for each in result.interfaces if each.name == ifname and each.sandbox == netns), None)
+    if own is None:
+        return [f"prevResult has no interface {ifname} in sandbox {netns}"]
+    outer = next((each for each in result.interfaces if each.name == host and not each.sandbox), None)
+    wanted = plan.of_result(
+        call.settings,
+        result,
+        Attachment(
+            node_netns="",
+            bridge=call.settings.bridge if call.settings.mode == "bridge" else "",
+            netns=netns,
+            ifname=ifname,
+            label=call.names[1],
+            addresses=(),
+            gateways=(),
+            mac=own.mac,
+            mtu=own.mtu or call.settings.mtu or plan.DEFAULT_MTU,
+            group=0,
+            hairpin=call.settings.hairpin,
+            host=host,
+            host_end_mac=outer.mac if outer else "",
+            up=not call.settings.no_interface,
+        ),
+    )
+    routes = [each for name in ("", netns) for each in call.machine.routes(name)]
+    problems = differences(_objects(call, result, wanted), _found(call, wanted), routes)
+    seen = call.machine.link("", host)
+    if call.settings.isolated and seen is not None and not seen.isolated:
+        problems.append(f"port {host} is not isolated")
+    return problems
+
+
+def _objects(call: Call, result: Result, wanted: Plan) -> list[KernelObject]:
+    objects: list[KernelObject] = [each for each in wanted.objects if not isinstance(each, Sysctl)]
+    objects += [*wanted.addresses, *wanted.routes, *wanted.gateways]
+    if call.settings.mode == "bridge":
+        name = call.settings.bridge
+        mac = next((each.mac for each in result.interfaces if each.name == name and not each.sandbox), "")
+        objects.append(Bridge("", name, mac))
+    if wanted.gateways or call.settings.mode == "ptp":
+        objects += [Sysctl("", FORWARDING[each], "1") for each in wanted.families]
+    return objects
+
+
+def _found(call: Call, wanted: Plan) -> State:
+    return call.machine.observe(["", call.environment.netns], [("", FORWARDING[each]) for each in wanted.families])
+
+
+def differences(wanted: list[KernelObject], found: State, routes: list[Route]) -> list[str]:
+    """What of the wanted is missing or different; what others may change since, and what nobody asked for, is not."""
+    there: State = {}
+    for each in wanted:
+        was = _alike(each, found, routes)
+        if was is not None:
+            there[each.key] = _tolerated(each, was)
+    changes = diff({each.key: each for each in wanted}, there, group=0)
+    return [f"{change.object} {change.reason}" for change in changes]
+
+
+def _alike(wanted: KernelObject, found: State, routes: list[Route]) -> KernelObject | None:
+    """What is there in the place of a wanted object.
+
+    A route may have moved to another table or metric, and a later one may have made it one of several ways, which
+    IPv6 shows as one route without gateway and device of its own.
+    """
+    if not isinstance(wanted, Route):
+        return found.get(wanted.key)
+    ways = {(wanted.via, wanted.dev)} | ({("", "")} if ":" in wanted.dst else set())
+    place = (wanted.netns, wanted.dst, wanted.type)
+    alike = (each for each in routes if (each.netns, each.dst, each.type) == place and (each.via, each.dev) in ways)
+    return next(alike, None)
+
+
+def _tolerated(wanted: KernelObject, was: KernelObject) -> KernelObject:
+    """What was found, with the fields that are none of CHECK's business as they are wanted."""
+    match wanted, was:
+        case Address(), Address():
+            return was._replace(protocol=wanted.protocol)
+        case Route(), Route():
+            return wanted
+        case Bridge(), Bridge():
+            mac = was.mac if wanted.mac else ""
+            return was._replace(mac=mac, mtu=wanted.mtu, group=wanted.group, altname=wanted.altname)
+        case Veth(), Veth():
+            mac = was.mac if wanted.mac else ""
+            return was._replace(mac=mac, addrgen=wanted.addrgen, group=wanted.group, altname=wanted.altname)
+        case _:
+            return was
+
+
+def _untracked(call: Call, result: Result) -> list[str]:
+    """What the result does not show: masquerading and the reservation."""
+    problems = []
+    own = (call.environment.ifname, call.environment.netns)
+    mine = [ip.address for ip in result.ips if (i := result.interface_of(ip)) and (i.name, i.sandbox) == own]
+    if call.settings.masquerade:
+        problems += masquerade.lacking(call.machine, call.config.name, mine)
+    if ipam.own(call.config):
+        with call.ledger() as ledger:
+            held = set(ledger.leases(call.owner))
+        for address in mine:
+            host = address.partition("/")[0]
+            if (family_of(host), number(host)) not in held:
+                problems.append(f"the reservation of {host} is missing")
+    return problems

@@ -1,0 +1,200 @@
+"""The one place where the plugin touches the machine: everything it changes goes through ``Machine``.
+
+What ``podnet.kernel`` has no object for (a port's isolation, promiscuity, an address without the kernel's route)
+is written and read here, with the same sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from podnet.errors import KernelError
+from podnet.kernel import dump, nft, rtnl
+from podnet.kernel import netns as namespaces
+from podnet.kernel.linux import LinuxKernel
+from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
+from podnet.kernel.objects import PROTOCOL, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podnet.kernel.objects import Address, State
+    from podnet.kernel.schedule import Op
+
+__all__ = ["LinkSeen", "Machine"]
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFF_PROMISC = 0x100
+_BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
+_IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
+_RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
+_CREATE, _EXCL = 0x400, 0x200
+
+
+class LinkSeen(NamedTuple):
+    """A link as far as the plugin asks about it."""
+
+    number: int
+    name: str
+    mac: str
+    mtu: int
+    kind: str
+    altnames: tuple[str, ...]
+    isolated: bool
+
+
+class Machine:
+    """This machine, from the namespace that the caller is in; used as a context manager."""
+
+    def __init__(self) -> None:
+        self.kernel = LinuxKernel()
+        self._sockets: dict[str, NetlinkSocket] = {}
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kernel.close()
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    # -- look ---------------------------------------------------------------------------------------------
+
+    def observe(self, names: Iterable[str], sysctls: Iterable[tuple[str, str]] = ()) -> State:
+        """What is in these namespaces, as objects."""
+        return self.kernel.observe(names, sysctls)
+
+    def link(self, netns: str, name: str) -> LinkSeen | None:
+        """A link by its name or one of its further names; ``None`` where there is none."""
+        kind = rtnl.IFLA_IFNAME if len(name.encode()) <= 15 else rtnl.IFLA_ALT_IFNAME
+        request = _IFINFO.pack(0, 0, 0, 0, 0) + attr(kind, name.encode() + b"\0")
+        answer = self._socket(netns).get(_RTM_GETLINK, request)
+        return None if answer is None else _seen(*answer)
+
+    def routes(self, netns: str) -> list[Route]:
+        """All routes of a namespace; of those with several ways (IPv6), gateway and device are empty."""
+        names = {index: row.name for index, row in dump.links(self._socket(netns)).items()}
+        return [each for each in dump.routes(self._socket(netns), netns, names) if isinstance(each, Route)]
+
+    def undecided(self, netns: str, index: int) -> list[tuple[str, bool]]:
+        """The IPv6 addresses of a link whose duplicate detection runs or has failed, as (address, failed)."""
+        found = []
+        request = struct.pack("=BBBBi", socket.AF_INET6, 0, 0, 0, 0)
+        for _, data, start, end in self._socket(netns).dump(_RTM_GETADDR, request):
+            if int.from_bytes(data[start + 4 : start + 8], "little") != index:
+                continue
+            values = {kind: data[begin:stop] for kind, begin, stop in attrs(data, start + 8, end)}
+            flags = int.from_bytes(values.get(_IFA_FLAGS, b"\0"), "little")
+            if flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
+                address = socket.inet_ntop(socket.AF_INET6, values[rtnl.IFA_ADDRESS])
+                found.append((address, bool(flags & _IFA_F_DADFAILED)))
+        return found
+
+    # -- change -------------------------------------------------------------------------------------------
+
+    def apply(self, ops: Sequence[Op]) -> None:
+        """Carry operations out. Raises ``KernelError``; those before the refused one are done."""
+        self.kernel.apply(ops)
+
+    def add_route(self, route: Route) -> None:
+        """Make a route, beside another to the same destination where there is one (an interface before this one)."""
+        seen = self.link(route.netns, route.dev)
+        if seen is None:
+            msg = f"cannot add {route}: there is no such link"
+            raise KernelError(msg, 19)
+        kind, flags, data = rtnl.add_route(route, seen.number, replace=False)
+        self._send(route.netns, f"add {route}", kind, flags & ~_EXCL, data)
+
+    def set_isolated(self, name: str) -> None:
+        """Let a port of a bridge talk with ports that are not isolated only."""
+        port = nested(rtnl.INFO_SLAVE_DATA, attr(_BRPORT_ISOLATED, b"\1"))
+        info = nested(rtnl.IFLA_LINKINFO, attr(rtnl.INFO_SLAVE_KIND, b"bridge"), port)
+        self._send("", f"isolate port {name}", rtnl.RTM_NEWLINK, 0, _named(name) + info)
+
+    def set_promiscuous(self, name: str) -> None:
+        """Make a link take every frame."""
+        self._send("", f"make {name} promiscuous", rtnl.RTM_NEWLINK, 0, _named(name, _IFF_PROMISC))
+
+    def pin_mac(self, name: str, mac: str) -> None:
+        """Give a bridge the MAC that it has: from then on, no port changes it."""
+        data = _named(name) + attr(rtnl.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        self._send("", f"fix the MAC of {name}", rtnl.RTM_NEWLINK, 0, data)
+
+    def add_address(self, address: Address, *, dad: bool = False, route: bool = True) -> None:
+        """Put an address on a link; with duplicate detection, or without the kernel's route to its network."""
+        seen = self.link(address.netns, address.dev)
+        if seen is None:
+            msg = f"cannot add {address}: there is no such link"
+            raise KernelError(msg, 19)
+        family, packed, length = rtnl.split(address.address)
+        flags = (0 if dad or family == socket.AF_INET else _IFA_F_NODAD) | (0 if route else _IFA_F_NOPREFIXROUTE)
+        data = struct.pack("=BBBBi", family, length, 0, 0, seen.number)
+        data += attr(rtnl.IFA_LOCAL, packed) + attr(rtnl.IFA_ADDRESS, packed)
+        data += attr(_IFA_FLAGS, flags.to_bytes(4, "little")) + attr(rtnl.IFA_PROTO, bytes([PROTOCOL]))
+        self._send(address.netns, f"add {address}", _RTM_NEWADDR, _CREATE | _EXCL, data)
+
+    def delete_link(self, name: str) -> None:
+        """Delete a link of the machine, and with it its other end; no error if it is gone."""
+        refused = self._socket("").execute([rtnl.delete_link(name)])
+        if refused and refused[0].errno != 19:  # ENODEV
+            msg = f"cannot delete link {name}: {refused[0]}"
+            raise KernelError(msg, refused[0].errno)
+
+    def nft(self, commands: str) -> str:
+        """Run nft commands as one transaction."""
+        return nft.run("", commands)
+
+    def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
+        """Run another plugin."""
+        from podnet.cni.runtime.invoke import run
+
+        return run(executable, data, environ)
+
+    def inode(self, path: str) -> int:
+        """The number of the namespace that a path leads to; 0 where it leads to none."""
+        return os.stat(path).st_ino if path and namespaces.exists(path) else 0
+
+    def _send(self, netns: str, what: str, kind: int, flags: int, data: bytes) -> None:
+        refused = self._socket(netns).execute([(kind, flags, data)])
+        if refused:
+            msg = f"cannot {what}: {refused[0]}"
+            raise KernelError(msg, refused[0].errno)
+
+    def _socket(self, netns: str) -> NetlinkSocket:
+        sock = self._sockets.get(netns)
+        if sock is None:
+            sock = self._sockets[netns] = NetlinkSocket(netns)
+        return sock
+
+
+def _named(name: str, flags: int = 0) -> bytes:
+    return _IFINFO.pack(0, 0, 0, flags, flags) + attr(rtnl.IFLA_IFNAME, name.encode() + b"\0")
+
+
+def _seen(data: bytes, start: int, end: int) -> LinkSeen:
+    _, _, index, _, _ = _IFINFO.unpack_from(data, start)
+    name = mac = kind = ""
+    mtu, isolated = 0, False
+    altnames: tuple[str, ...] = ()
+    for key, begin, stop in attrs(data, start + 16, end):
+        value = data[begin:stop]
+        if key == rtnl.IFLA_IFNAME:
+            name = value[:-1].decode(errors="replace")
+        elif key == rtnl.IFLA_ADDRESS:
+            mac = value.hex(":")
+        elif key == rtnl.IFLA_MTU:
+            mtu = int.from_bytes(value, "little")
+        elif key == rtnl.IFLA_PROP_LIST:
+            altnames = tuple(data[a : b - 1].decode(errors="replace") for _, a, b in attrs(data, begin, stop))
+        elif key == rtnl.IFLA_LINKINFO:
+            for inner, first, last in attrs(data, begin, stop):
+                if inner == rtnl.INFO_KIND:
+                    kind = data[first : last - 1].decode() if data[last - 1] == 0 else data[first:last].decode()
+                elif inner == rtnl.INFO_SLAVE_DATA:
+                    ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
+                    isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
+    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated)
