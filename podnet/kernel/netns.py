@@ -151,8 +151,7 @@ def create(name: str) -> None:
 def delete(name: str) -> None:
     """Take a namespace's name away; the kernel frees it when nothing uses it. No error if it is gone."""
     path = path_of(name)
-    # Without MNT_DETACH first: half the time. A mount that somebody stands in is detached.
-    while _libc.umount2(path.encode(), 0) == 0 or _libc.umount2(path.encode(), _MNT_DETACH) == 0:
+    while _libc.umount2(path.encode(), _MNT_DETACH) == 0:
         pass
     with suppress(FileNotFoundError):
         os.unlink(path)

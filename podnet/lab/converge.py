@@ -274,6 +274,7 @@ def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
             return False
         stop_processes()
         names = set(entry.namespaces) & kernel.namespaces()
+        checks.raise_open_files(len(names))
         found: State = {("netns", each): Netns(each) for each in sorted(names)}
         if entry.machine_keys:
             keys = {tuple(key) for key in entry.machine_keys}
