@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("podnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("podnet")
 
-# A shell in the background ignores Ctrl-C, and all that it starts inherits that. What tests start must not.
-for number in (signal.SIGINT, signal.SIGQUIT):
+# A shell in the background ignores Ctrl-C, nohup ignores hang-ups, and all that they start inherits that. What tests
+# start must not: a handler, other than being ignored, ends with exec.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, lambda *_: None)
 
 # Every process that a test starts inherits it, wherever it ends up.
 _MARK = f"PODNET_TEST_SESSION={uuid.uuid4().hex}"

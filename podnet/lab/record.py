@@ -167,10 +167,16 @@ def name_meant(argument: str) -> str:
         from podnet.topology.load import name_of
 
         return name_of(argument)
+    if not argument or not all(each.isascii() and (each.isalnum() or each == "-") for each in argument):
+        # Not only a matter of manners: names become paths below /run.
+        msg = f"no lab can have the name {argument!r}: names are letters, digits and dashes"
+        raise LabNotFoundError(msg)
     return argument
 
 
 def _looks_like_file(argument: str) -> bool:
+    if "\0" in argument:
+        return False
     return "/" in argument or argument.endswith((".yaml", ".yml")) or os.path.isfile(argument)
 
 
