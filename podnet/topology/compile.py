@@ -131,7 +131,15 @@ class _Compiler:
             switch, port, netns, dev, "0a:59" + mac[5:], mtu,
             master=self._bridge_of(subnet), group=self.group, altname=label,
         )  # fmt: skip
-        return [near, far, *(Address(netns, dev, text) for text in texts)]
+        return [near, far, *self._without_dad(netns, dev), *(Address(netns, dev, text) for text in texts)]
+
+    def _without_dad(self, netns: str, dev: str) -> list[KernelObject]:
+        """No duplicate detection of the link-local address on what forwards.
+
+        A router asks for its neighbours from that address, and cannot for the second or two that detection takes:
+        what it forwards over IPv6 right after ``up`` would be lost.
+        """
+        return [Sysctl(netns, f"net/ipv6/conf/{dev}/accept_dad", "0")] if 6 in self.versions else []
 
     def _default_routes(self, netns: str, dev: str, subnet: str) -> list[KernelObject]:
         router = self.underlay.gateway(subnet)
@@ -201,6 +209,7 @@ class _Compiler:
         objects += self._forwarding(netns)
         label = label_of(self.lab, node.node.name, bridge)
         objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
+        objects += self._without_dad(netns, bridge)
         objects += [Address(netns, bridge, gateway) for gateway in gateways]
         objects += self._plug(netns, dev, node.node.name, node.node.subnet, node.addresses)
         if not node.node.host:

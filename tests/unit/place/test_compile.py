@@ -189,6 +189,8 @@ def test_dual_stack_has_everything_twice() -> None:
         "route fd00:10:244:1::/64 via fd00:198:18::3 dev eth0",
         "sysctl net.ipv4.ip_forward=1",
         "sysctl net.ipv6.conf.all.forwarding=1",
+        "sysctl net.ipv6.conf.eth0.accept_dad=0",
+        "sysctl net.ipv6.conf.podnet0.accept_dad=0",
     ]
     assert table(state, "lab.a", Address, Route) == [
         "address 10.244.0.2/24 on eth0",
