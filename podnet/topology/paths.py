@@ -16,7 +16,6 @@ class Underlay:
 
     def __init__(self, placement: Placement) -> None:
         self._routers = placement.routers
-        self.subnets = tuple(subnet.name for subnet in placement.topology.subnets)
 
     def next_router(self, here: str, there: str) -> PlacedRouter | None:
         """The router in subnet ``here`` that begins the shortest way to ``there``; ``None`` if there is no way."""
