@@ -204,3 +204,9 @@ def test_colour_only_on_a_terminal(lab: Path, tmp_path: Path) -> None:
         assert "\x1b[" in on_terminal(*command), command
     assert "\x1b[" not in on_terminal("status", "-o", "json")
     assert json.loads(on_terminal("status", "-o", "json"))["state"] == "drifted"
+
+
+def test_the_labs_names_resolve_in_exec(tmp_path: Path) -> None:
+    succeeds("up", write(tmp_path, two_nodes()))
+    found = succeeds("exec", "web", "--", "getent", "hosts", "db").out.split()
+    assert found == ["10.244.1.2", "db"]
