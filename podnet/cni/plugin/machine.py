@@ -148,6 +148,17 @@ class Machine:
         """Run nft commands as one transaction."""
         return nft.run("", commands)
 
+    def nft_chains(self, table: str) -> dict[str, str]:
+        """The chains of a table (with its family) as nft lists them; none where there is no such table."""
+        try:
+            return nft.chains(nft.run("", f"list table {table}\n", terse=True))
+        except KernelError:
+            return {}
+
+    def nft_meaning(self, commands: str) -> dict[str, str]:
+        """The chains that nft commands make, as this machine's nft lists them."""
+        return nft.chains(nft.listed(commands))
+
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         """Run another plugin."""
         from podnet.cni.runtime.invoke import run
