@@ -112,8 +112,8 @@ class Qdisc(NamedTuple):
 class Redirect(NamedTuple):
     """A filter that leads all that comes in by one device out of another, by their indexes."""
 
-    index: int
-    to: int
+    device: int
+    target: int
 
 
 def add_ifb(name: str, mtu: int) -> Message:
@@ -159,7 +159,7 @@ def _selector(keys: Sequence[tuple[int, int, int]]) -> bytes:
 
 def add_redirect(redirect: Redirect) -> Message:
     """Lead all that comes in by a device, which has its place for filters, out of another one."""
-    mirred = struct.pack("=IIiiiiI", 0, 0, _TC_ACT_STOLEN, 0, 0, _TCA_EGRESS_REDIR, redirect.to)
+    mirred = struct.pack("=IIiiiiI", 0, 0, _TC_ACT_STOLEN, 0, 0, _TCA_EGRESS_REDIR, redirect.target)
     action = nested(1, attr(_TCA_ACT_KIND, b"mirred\0"), nested(_TCA_ACT_OPTIONS, attr(_TCA_MIRRED_PARMS, mirred)))
     options = nested(
         _TCA_OPTIONS,
@@ -168,7 +168,7 @@ def add_redirect(redirect: Redirect) -> Message:
         nested(_TCA_U32_ACT, action),
     )
     info = 1 << 16 | socket.htons(_ETH_P_ALL)
-    return _RTM_NEWTFILTER, _CREATE | _EXCL, _message(redirect.index, 0, _INGRESS_HANDLE, "u32", options, info)
+    return _RTM_NEWTFILTER, _CREATE | _EXCL, _message(redirect.device, 0, _INGRESS_HANDLE, "u32", options, info)
 
 
 def add_classes(index: int, bucket: Bucket, default: int) -> list[Message]:
@@ -289,7 +289,7 @@ def _targets(data: bytes, first: int, last: int) -> list[int]:
     found = []
     for _, begin, stop in attrs(data, first, last):
         action = {key: (a, b) for key, a, b in attrs(data, begin, stop)}
-        inner = dict((key, a) for key, a, _ in attrs(data, *action.get(_TCA_ACT_OPTIONS, (0, 0))))
+        inner = {key: a for key, a, _ in attrs(data, *action.get(_TCA_ACT_OPTIONS, (0, 0)))}
         parms = inner.get(_TCA_MIRRED_PARMS)
         if parms is not None and struct.unpack_from("=i", data, parms + 20)[0] == _TCA_EGRESS_REDIR:
             found.append(_U32.unpack_from(data, parms + 24)[0])

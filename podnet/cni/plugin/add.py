@@ -8,11 +8,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import bridge, ipam, parts, plan
+from podnet.cni.plugin import bridge, ipam, parts, plan, vlans
 from podnet.cni.plugin.call import locked
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
-from podnet.cni.spec.result import Result, to_json
+from podnet.cni.spec.result import Interface, Result, to_json
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.ledger import Holder, boot_id
 from podnet.kernel.diff import Change
@@ -127,14 +127,21 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
     machine, host = call.machine, made.attachment.host
     if call.settings.mode == "bridge":
         seen = shared.bridge(undo)
-        shared.gateways(made.gateways, undo)
         first = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
-        answer = answer._replace(interfaces=(first, *answer.interfaces[1:]))
+        more: tuple[Interface, ...] = ()
+        if made.gateways:
+            near = shared.gateway_link(seen, undo)
+            shared.gateways(made.gateways, undo)
+            if near.name != seen.name:
+                more = (Interface(near.name, near.mac, near.mtu if with_mtu else 0),)
+        answer = answer._replace(interfaces=(first, *answer.interfaces[1:], *more))
     undo.push(f"link {host}", lambda: machine.delete_link(host))
     sysctls = _host_sysctls(host, routed=call.settings.mode == "ptp")
     machine.apply(schedule([Change("create", each, None, "ADD") for each in (*made.objects, *sysctls)]))
     if call.settings.isolated:
         machine.set_isolated(host)
+    if call.settings.filters_vlans:
+        vlans.set_port(machine, call.settings, host, call.settings.trunk)
     for address in made.addresses:
         machine.add_address(address, dad=call.settings.dad, route=call.settings.mode != "ptp")
     for route in made.routes:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import label_of
 from podnet.cni.plugin.part import Part
+from podnet.cni.plugin.settings import CHAINED
 from podnet.cni.spec import versions
 from podnet.cni.spec.address import prefix
 from podnet.cni.spec.config import Bandwidth, parse_bandwidth
-from podnet.cni.spec.errors import INVALID_CONFIG, CNIError
+from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import Interface
 from podnet.errors import KernelError
 from podnet.kernel import tc
@@ -80,6 +81,22 @@ def _subnet(text: str, where: str) -> str:
         raise CNIError(INVALID_CONFIG, f"{where}: {error}") from None
 
 
+def host_of(call: Call, result: Result) -> str:
+    """The host end of the container's interface, whoever made it. Raises ``CNIError``."""
+    if call.settings.mode not in CHAINED:
+        return call.names[0]
+    if not result.interfaces:
+        raise CNIError(INTERNAL, "no interfaces provided", "prevResult has none")
+    netns, ifname = call.environment.netns, call.environment.ifname
+    seen = call.machine.link(netns, ifname)
+    if seen is None or seen.kind != "veth" or not seen.peer:
+        raise CNIError(INTERNAL, f"container interface {ifname} has no veth peer", f"in {netns}")
+    peer = call.machine.link_at(seen.peer)
+    if peer is None or not any(each.name == peer.name and not each.sandbox for each in result.interfaces):
+        raise CNIError(INTERNAL, "no veth peer of container interface found in host ns", f"of {ifname} in {netns}")
+    return peer.name
+
+
 def ifb_name(owner: Owner) -> str:
     """The ifb device of an attachment."""
     return "bwp" + sha1(label_of(*owner).encode(), usedforsecurity=False).hexdigest()[:12]
@@ -97,7 +114,7 @@ class Shaping(Part):
     def data(self, call: Call, result: Result) -> Data:
         limits = limits_of(call.config)
         return {
-            "host": call.names[0],
+            "host": host_of(call, result),
             "ifb": ifb_name(call.owner) if limits.egress_rate else "",
             "ingress": [limits.ingress_rate, limits.ingress_burst],
             "egress": [limits.egress_rate, limits.egress_burst],

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, nft, rtnl
+from podnet.kernel import dump, nft, rtnl, tc, vlan
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
@@ -35,7 +35,7 @@ _CREATE, _EXCL = 0x400, 0x200
 
 
 class LinkSeen(NamedTuple):
-    """A link as far as the plugin asks about it."""
+    """A link as far as the plugin asks about it; ``peer`` is the number of a veth's other end, wherever that is."""
 
     number: int
     name: str
@@ -44,6 +44,8 @@ class LinkSeen(NamedTuple):
     kind: str
     altnames: tuple[str, ...]
     isolated: bool
+    peer: int = 0
+    filters_vlans: bool = False
 
 
 class Machine:
@@ -75,6 +77,27 @@ class Machine:
         answer = self._socket(netns).get(_RTM_GETLINK, request)
         return None if answer is None else _seen(*answer)
 
+    def link_at(self, number: int) -> LinkSeen | None:
+        """A link of the machine by its number."""
+        answer = self._socket("").get(_RTM_GETLINK, _IFINFO.pack(0, 0, number, 0, 0))
+        return None if answer is None else _seen(*answer)
+
+    def qdiscs(self, number: int) -> list[tc.Qdisc]:
+        """What the packets of a link of the machine go through."""
+        return tc.qdiscs(self._socket("")).get(number, [])
+
+    def classes(self, number: int) -> dict[int, tc.Bucket]:
+        """The classes of a link of the machine, by their minor numbers."""
+        return tc.classes(self._socket(""), number)
+
+    def redirects(self, number: int) -> list[tc.Redirect]:
+        """Where what comes in by a link of the machine is led."""
+        return tc.redirects(self._socket(""), number)
+
+    def vlans(self, number: int) -> frozenset[vlan.PortVlan]:
+        """The VLANs of a bridge's port, or of a bridge itself."""
+        return vlan.vlans(self._socket("")).get(number, frozenset())
+
     def routes(self, netns: str) -> list[Route]:
         """All routes of a namespace; of those with several ways (IPv6), gateway and device are empty."""
         names = {index: row.name for index, row in dump.links(self._socket(netns)).items()}
@@ -99,6 +122,13 @@ class Machine:
     def apply(self, ops: Sequence[Op]) -> None:
         """Carry operations out. Raises ``KernelError``; those before the refused one are done."""
         self.kernel.apply(ops)
+
+    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Send rtnetlink messages for the machine. Raises ``KernelError`` for the first one refused."""
+        refused = self._socket("").execute(messages)
+        if refused:
+            msg = f"cannot {what}: {refused[0]}"
+            raise KernelError(msg, refused[0].errno)
 
     def add_route(self, route: Route) -> None:
         """Make a route, beside another to the same destination where there is one (an interface before this one)."""
@@ -189,7 +219,8 @@ def _named(name: str, flags: int = 0) -> bytes:
 def _seen(data: bytes, start: int, end: int) -> LinkSeen:
     _, _, index, _, _ = _IFINFO.unpack_from(data, start)
     name = mac = kind = ""
-    mtu, isolated = 0, False
+    mtu = peer = 0
+    isolated = filters = False
     altnames: tuple[str, ...] = ()
     for key, begin, stop in attrs(data, start + 16, end):
         value = data[begin:stop]
@@ -199,13 +230,17 @@ def _seen(data: bytes, start: int, end: int) -> LinkSeen:
             mac = value.hex(":")
         elif key == rtnl.IFLA_MTU:
             mtu = int.from_bytes(value, "little")
+        elif key == rtnl.IFLA_LINK:
+            peer = int.from_bytes(value, "little")
         elif key == rtnl.IFLA_PROP_LIST:
             altnames = tuple(data[a : b - 1].decode(errors="replace") for _, a, b in attrs(data, begin, stop))
         elif key == rtnl.IFLA_LINKINFO:
             for inner, first, last in attrs(data, begin, stop):
                 if inner == rtnl.INFO_KIND:
                     kind = data[first : last - 1].decode() if data[last - 1] == 0 else data[first:last].decode()
+                elif inner == rtnl.INFO_DATA and kind == "bridge":
+                    filters = vlan.filtering(data, first, last)
                 elif inner == rtnl.INFO_SLAVE_DATA:
                     ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
                     isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
-    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated)
+    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated, peer, filters)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
+from podnet.cni.plugin.bandwidth import Shaping
 from podnet.cni.plugin.masquerade import Masquerade
 from podnet.cni.plugin.settings import CHAINED
+from podnet.cni.plugin.spoof import SpoofCheck
 from podnet.cni.spec.errors import CNIError, as_cni_error
 from podnet.errors import PodnetError
 from podnet.ipam.book import Noted
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(),)
+PARTS: tuple[Part, ...] = (Masquerade(), SpoofCheck(), Shaping())
 
 
 def wanted(call: Call) -> list[Part]:

@@ -114,10 +114,10 @@ def _own(result: Result, attachment: Attachment) -> Interface | None:
 
 
 def gateways_of(settings: Settings, ips: tuple[IP, ...]) -> tuple[Address, ...]:
-    """What stands on the bridge, in the order of the addresses."""
+    """What stands on the bridge or its way into a VLAN, in the order of the addresses."""
     if settings.mode != "bridge" or not settings.gateway:
         return ()
-    found = [Address("", settings.bridge, f"{ip.gateway}/{ip.address.partition('/')[2]}") for ip in ips]
+    found = [Address("", settings.gateway_link, f"{ip.gateway}/{ip.address.partition('/')[2]}") for ip in ips]
     return tuple(dict.fromkeys(found))
 
 

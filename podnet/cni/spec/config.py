@@ -234,7 +234,8 @@ def parse_bandwidth(document: Document | None) -> Bandwidth | None:
     if document is None or all(document.get(key) is None for key in (*_RATES, *_SUBNETS)):
         return None
     unshaped, shaped = (document.texts(key) for key in _SUBNETS)
-    return Bandwidth(*(document.unsigned(key) for key in _RATES), unshaped, shaped)
+    ingress, ingress_burst, egress, egress_burst = (document.unsigned(key) for key in _RATES)
+    return Bandwidth(ingress, ingress_burst, egress, egress_burst, unshaped, shaped)
 
 
 def _ip_ranges(document: Document) -> tuple[tuple[IPRange, ...], ...]:
