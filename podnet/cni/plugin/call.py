@@ -11,6 +11,7 @@ from podnet.cni.attachment import label_of, plugin_host_name
 from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from podnet.ipam.book import Book
+from podnet.ipam.hostlocal import import_reservations
 from podnet.ipam.ledger import Owner, boot_id
 
 if TYPE_CHECKING:
@@ -48,8 +49,20 @@ class Call(NamedTuple):
         return plugin_host_name(label), label
 
     def ledger(self) -> Book:
-        """The ledger of this network."""
-        return Book(ipam.state_folder(self.config, self.state))
+        """The ledger of this network, with the reservations that host-local has left it."""
+        book = Book(ipam.state_folder(self.config, self.state))
+        try:
+            if self.reservations:
+                import_reservations(book, self.config.name, self.reservations)
+        except BaseException:
+            book.close()
+            raise
+        return book
+
+    @property
+    def reservations(self) -> str:
+        """The folder in which host-local would keep this network's reservations; empty without our own IPAM."""
+        return ipam.reservation_folder(self.config, self.state)
 
     @contextmanager
     def book(self, ledger: Book) -> Iterator[Book]:
@@ -84,14 +97,15 @@ def host_end_of(machine: Machine, label: str) -> LinkSeen | None:
 def stale(machine: Machine, holders: Iterable[Holder]) -> list[Holder]:
     """Those attachments that nothing uses: of another boot, or without their namespace and host end.
 
-    A namespace whose path leads elsewhere may live on by another path: then the host end is still there.
+    A namespace whose path leads elsewhere may live on by another path: then the host end is still there. Of one that
+    was taken over from host-local, no namespace is known.
     """
     boot = boot_id()
     return [
         each
         for each in holders
         if each.boot_id != boot
-        or ((not each.inode or machine.inode(each.netns) != each.inode) and host_end(machine, each.owner) is None)
+        or (each.inode and machine.inode(each.netns) != each.inode and host_end(machine, each.owner) is None)
     ]
 
 

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from podnet.ipam.ledger import Holder, Ledger, Owner
     from podnet.ipam.ranges import Range, RangeSet
 
-__all__ = ["assign", "delegate", "delegate_add", "delegated", "own", "ranges_of", "resolv_conf", "state_folder"]
+__all__ = [
+    "assign",
+    "delegate",
+    "delegate_add",
+    "delegated",
+    "own",
+    "ranges_of",
+    "reservation_folder",
+    "resolv_conf",
+    "state_folder",
+]
 
 
 def own(config: NetworkConfig) -> bool:
@@ -36,6 +46,17 @@ def state_folder(config: NetworkConfig, default: str) -> str:
     if given and not os.path.isabs(given):
         raise CNIError(INVALID_CONFIG, f"ipam.dataDir: {given[:80]!r} is no absolute path")
     return given or default
+
+
+def reservation_folder(config: NetworkConfig, state: str) -> str:
+    """Where host-local keeps a network's reservations: in ``dataDir``, else in ``networks`` beside our own state.
+
+    Empty where another plugin hands the addresses out.
+    """
+    if not own(config):
+        return ""
+    given = state_folder(config, "")
+    return os.path.join(given or os.path.join(os.path.dirname(state), "networks"), config.name)
 
 
 def ranges_of(config: NetworkConfig) -> tuple[RangeSet, ...]:

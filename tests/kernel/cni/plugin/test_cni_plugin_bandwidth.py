@@ -16,7 +16,10 @@ SIZE = 500_000
 
 
 def qdiscs(host: Any, device: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(row["kind"], row.get("options", {})) for row in json.loads(host.tool("tc", "-j", "qdisc", "show", "dev", device))]
+    return [
+        (row["kind"], row.get("options", {}))
+        for row in json.loads(host.tool("tc", "-j", "qdisc", "show", "dev", device))
+    ]
 
 
 def ifbs(host: Any) -> list[str]:
@@ -53,7 +56,9 @@ def test_3_5_2_3_5_4_a_bucket_for_each_way(host: Any, network: dict[str, Any], k
     assert (kind, sent | bucket(16_000_000, 320_000)) == ("tbf", sent)
     filters = json.loads(host.tool("tc", "-j", "filter", "show", "dev", outer, "parent", "ffff:"))
     actions = [action for row in filters for action in row.get("options", {}).get("actions", [])]
-    assert [(each["mirred_action"], each["direction"], each["to_dev"]) for each in actions] == [("redirect", "egress", ifb)]
+    assert [(each["mirred_action"], each["direction"], each["to_dev"]) for each in actions] == [
+        ("redirect", "egress", ifb)
+    ]
     assert host.ip("link", "show", ifb)[0]["ifalias"] == "podnet.net.c1.eth0"
 
 
