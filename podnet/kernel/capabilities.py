@@ -91,7 +91,7 @@ def _tool(name: str) -> Callable[[], Finding]:
 
 
 def _second_tier() -> Finding:
-    lacking = [name for name in ("qemu-system-x86_64", "vng", "busybox", "depmod") if _tool(name)()[0] == "no"]
+    lacking = [name for name in ("qemu-system-x86_64", "depmod") if _tool(name)()[0] == "no"]
     return ("no", "no " + ", ".join(lacking)) if lacking else ("yes", "")
 
 
@@ -212,7 +212,7 @@ _ROWS: tuple[_Row, ...] = (
     _Row("ping", "exploring a lab by hand", _tool("ping"), "apt-get install iputils-ping"),
     _Row("tcpdump", "watching packets by hand", _tool("tcpdump"), "apt-get install tcpdump"),
     _Row("second tier", "tests on Debian's kernel in a virtual machine", _second_tier,
-         "apt-get install qemu-system-x86 busybox-static kmod; pip install virtme-ng"),
+         "apt-get install qemu-system-x86 kmod (then scripts/vm)"),
     _Row("open files", "labs of more than 3,800 pods and nodes", _open_files, "ulimit -Hn 65536"),
     _Row("neighbours ipv4", "large labs in which every pod talks to every other",
          _value("net/ipv4/neigh/default/gc_thresh3", 1024), "sysctl net.ipv4.neigh.default.gc_thresh3=65536"),
