@@ -13,6 +13,7 @@ import pytest
 
 from podnet.cni.plugin.machine import Machine
 from podnet.errors import KernelError
+from podnet.kernel.conntrack import Flow
 from podnet.kernel.objects import Address, Route
 from podnet.kernel.schedule import Op
 
@@ -220,6 +221,9 @@ class FailingMachine(Machine):
     def add_route(self, route: Route) -> None:
         self._step(lambda: Machine.add_route(self, route))
 
+    def forget_flows(self, flows: Sequence[Flow]) -> None:
+        self._step(lambda: Machine.forget_flows(self, flows))
+
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))
         return found
@@ -232,6 +236,7 @@ def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
 ) -> None:
     network |= {"portIsolation": True, "forceAddress": True, "macspoofchk": True}
     network |= {"ingressRate": 8000, "ingressBurst": 16000, "egressRate": 8000, "egressBurst": 16000}
+    network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
     if bridge == "there":
         host.tool("ip", "link", "add", "br0", "type", "bridge")
         host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
