@@ -10,7 +10,9 @@ from contextlib import closing
 
 from podnet.kernel.netns import open_socket
 
+_ETH_P_ALL, _PACKET_OUTGOING = 3, 4
 _ETH_P_EXPERIMENT = 0x88B5  # IEEE 802 local experimental ethertype 1
+_SOL_PACKET, _PACKET_AUXDATA, _VLAN_VALID = 263, 8, 0x10  # linux/if_packet.h
 _PATIENCE = 60.0
 
 
@@ -25,7 +27,8 @@ class Port:
 
     def __init__(self, netns: str, ifname: str = "eth0") -> None:
         self._socket = open_socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self._socket.bind((ifname, _ETH_P_EXPERIMENT))
+        self._socket.bind((ifname, _ETH_P_ALL))  # the kernel clears tags before it gives frames to one protocol
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._socket.settimeout(_PATIENCE)
 
     def __enter__(self) -> Port:
@@ -39,9 +42,20 @@ class Port:
 
     def payloads_until(self, last: bytes) -> list[bytes]:
         """All payloads that arrive, to the last one that is waited for."""
-        found = []
-        while not found or found[-1] != last:
-            found.append(self._socket.recv(2048)[14:].rstrip(b"\0"))
+        return [payload for payload, _ in self.tagged_until(last)]
+
+    def tagged_until(self, last: bytes) -> list[tuple[bytes, int]]:
+        """All payloads that arrive, with the VLAN of their tag (0: no tag), to the last one that is waited for."""
+        found: list[tuple[bytes, int]] = []
+        while not found or found[-1][0] != last:
+            data, ancillary, _, place = self._socket.recvmsg(2048, 64)
+            if place[2] == _PACKET_OUTGOING or data[12:14] != struct.pack(">H", _ETH_P_EXPERIMENT):
+                continue
+            tag = 0
+            for _, kind, value in ancillary:
+                status, _, _, _, _, tci, _ = struct.unpack("=IIIHHHH", value[:20])
+                tag = tci & 0xFFF if kind == _PACKET_AUXDATA and status & _VLAN_VALID else tag
+            found.append((data[14:].rstrip(b"\0"), tag))
         return found
 
 
