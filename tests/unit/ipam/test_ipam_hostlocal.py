@@ -176,5 +176,5 @@ def test_3_3_12_the_folders_lock_is_waited_for(ledger: Ledger, folder: Path, mon
 
 def test_a_folder_that_cannot_be_read_is_said(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match="cannot lock the reservations of host-local in .*: Not a directory"):
+    with pytest.raises(LedgerError, match=r"cannot lock the reservations of host-local in .*: Not a directory"):
         import_reservations(ledger, "net", str(tmp_path / "file"))

@@ -75,7 +75,7 @@ def test_the_gateways_link_is_the_bridge_or_its_way_into_the_vlan() -> None:
     assert settings.parse(config({"bridge": "br0"})).gateway_link == "br0"
     assert settings.parse(config({"bridge": "br0", "vlan": 100})).gateway_link == "br0.100"
     with pytest.raises(
-        CNIError, match="'eleven-char' is too long: its gateway of VLAN 4094 would be 'eleven-char.4094'"
+        CNIError, match=r"'eleven-char' is too long: its gateway of VLAN 4094 would be 'eleven-char.4094'"
     ):
         settings.parse(config({"bridge": "eleven-char", "vlan": 4094, "isGateway": True}))
     settings.parse(config({"bridge": "eleven-char", "vlan": 4094}))
@@ -146,7 +146,8 @@ class FakeMachine:
     ("there", "sent"),
     [
         ({PortVlan(1, pvid=True, untagged=True)},
-         [vlan.delete_vlans(9, [PortVlan(1)]), vlan.add_vlans(9, [PortVlan(5, pvid=True, untagged=True), PortVlan(7)])]),
+         [vlan.delete_vlans(9, [PortVlan(1)]),
+          vlan.add_vlans(9, [PortVlan(5, pvid=True, untagged=True), PortVlan(7)])]),
         ({PortVlan(5, pvid=True, untagged=True)}, [vlan.add_vlans(9, [PortVlan(7)])]),
         ({PortVlan(5, pvid=True, untagged=True), PortVlan(7)}, []),
         ({PortVlan(5), PortVlan(7), PortVlan(8)},
