@@ -13,7 +13,7 @@ from podnet.kernel.netns import open_socket
 _ETH_P_ALL, _PACKET_OUTGOING = 3, 4
 _ETH_P_EXPERIMENT = 0x88B5  # IEEE 802 local experimental ethertype 1
 _SOL_PACKET, _PACKET_AUXDATA, _VLAN_VALID = 263, 8, 0x10  # linux/if_packet.h
-_PATIENCE = 60.0
+_PATIENCE = 30.0
 
 
 def frame(source: str, target: str, payload: bytes) -> bytes:
