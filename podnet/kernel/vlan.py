@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from podnet.kernel.netlink import NetlinkSocket
 
-__all__ = ["DEFAULT", "PortVlan", "add_vlans", "delete_vlans", "filtering", "set_filtering", "vlans", "wanted"]
+__all__ = ["DEFAULT", "PortVlan", "add_vlans", "delete_vlans", "set_filtering", "vlans", "wanted"]
 
 Message = tuple[int, int, bytes]
 
@@ -102,11 +102,6 @@ def _runs(vlans: list[PortVlan]) -> Iterator[tuple[PortVlan, PortVlan]]:
         if at == len(vlans) or vlans[at] != before._replace(vid=before.vid + 1) or before.pvid:
             yield vlans[start], before
             start = at
-
-
-def filtering(data: bytes, first: int, last: int) -> bool:
-    """Whether a bridge tells VLANs apart, from the IFLA_INFO_DATA of its link."""
-    return any(data[a] != 0 for key, a, _ in attrs(data, first, last) if key == _IFLA_BR_VLAN_FILTERING)
 
 
 def vlans(sock: NetlinkSocket) -> dict[int, frozenset[PortVlan]]:

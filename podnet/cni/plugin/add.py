@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import bridge, ipam, parts, plan, vlans
+from podnet.cni.plugin import bridge, ipam, parts, plan
 from podnet.cni.plugin.call import locked
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
@@ -141,6 +141,8 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
     if call.settings.isolated:
         machine.set_isolated(host)
     if call.settings.filters_vlans:
+        from podnet.cni.plugin import vlans
+
         vlans.set_port(machine, call.settings, host, call.settings.trunk)
     for address in made.addresses:
         machine.add_address(address, dad=call.settings.dad, route=call.settings.mode != "ptp")

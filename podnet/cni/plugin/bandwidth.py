@@ -23,7 +23,6 @@ from podnet.cni.spec.config import Bandwidth, parse_bandwidth
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import Interface
 from podnet.errors import KernelError
-from podnet.kernel import tc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from podnet.cni.spec.config import NetworkConfig
     from podnet.cni.spec.result import Result
     from podnet.ipam.ledger import Owner
+    from podnet.kernel import tc
 
 __all__ = ["Shaping", "ifb_name", "limits_of"]
 
@@ -123,6 +123,8 @@ class Shaping(Part):
         }
 
     def make(self, call: Call, result: Result, data: Data) -> Result:
+        from podnet.kernel import tc
+
         machine, host, ifb = call.machine, data["host"], data["ifb"]
         port = machine.link("", host)
         if port is None:
@@ -145,6 +147,8 @@ class Shaping(Part):
         return result
 
     def lacking(self, call: Call, result: Result, data: Data) -> list[str]:
+        from podnet.kernel import tc
+
         problems = []
         if data["ingress"][0]:
             problems += _lacking(call.machine, data, data["host"], "ingress")
@@ -156,6 +160,8 @@ class Shaping(Part):
         return problems
 
     def unmake(self, machine: Machine, owner: Owner, data: Data) -> None:
+        from podnet.kernel import tc
+
         if data["ifb"]:
             machine.delete_link(data["ifb"])
         port = machine.link("", data["host"])
@@ -169,12 +175,16 @@ class Shaping(Part):
 
 
 def _bucket(data: Data, way: str) -> tc.Bucket:
+    from podnet.kernel import tc
+
     rate, burst = data[way]
     return tc.Bucket.of(rate // 8, burst // 8)
 
 
 def _through(index: int, data: Data, way: str) -> list[tc.Message]:
     """What makes a device send through a token bucket, all of it or what goes to or comes from some subnets."""
+    from podnet.kernel import tc
+
     bucket = _bucket(data, way)
     subnets: Sequence[str] = data["unshaped"] or data["shaped"]
     if not subnets:
@@ -190,7 +200,9 @@ def _lacking(machine: Machine, data: Data, device: str, way: str) -> list[str]:
         return [f"bandwidth: {way} device {device} is missing"]
     wanted = _bucket(data, way)
     if data["unshaped"] or data["shaped"]:
-        found = machine.classes(seen.number).get(tc.SHAPED)
+        from podnet.kernel.tc import SHAPED
+
+        found = machine.classes(seen.number).get(SHAPED)
         wanted = wanted._replace(limit=0)
     else:
         found = next((each.bucket for each in machine.qdiscs(seen.number) if each.root), None)

@@ -6,7 +6,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import vlans
 from podnet.cni.plugin.plan import DEFAULT_MTU
 from podnet.cni.spec.errors import INTERNAL, CNIError
 from podnet.errors import KernelError
@@ -56,6 +55,8 @@ class Shared:
         if seen.kind != "bridge" or seen.name != name:
             raise CNIError(INTERNAL, f'"{name}" already exists but is not a bridge')
         if settings.filters_vlans and not seen.filters_vlans:
+            from podnet.cni.plugin import vlans
+
             vlans.filter_on(machine, settings)
         if settings.gateway:
             machine.pin_mac(name, seen.mac)
@@ -93,6 +94,8 @@ class Shared:
 
     def _filter_off(self) -> None:
         if self.alone():
+            from podnet.cni.plugin import vlans
+
             vlans.filter_off(self._call.machine, self._call.settings.bridge)
 
     def gateway_link(self, bridge: LinkSeen, undo: Undo) -> LinkSeen:
@@ -102,6 +105,8 @@ class Shared:
         if not settings.vlan:
             return bridge
         if machine.link("", name) is None:
+            from podnet.cni.plugin import vlans
+
             undo.push(f"link {name}", lambda: self._take_link_back(name))
             try:
                 vlans.make_gateway_link(machine, settings, bridge)

@@ -11,7 +11,6 @@ from podnet.cni.attachment import label_of, plugin_host_name
 from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from podnet.ipam.book import Book
-from podnet.ipam.hostlocal import import_reservations
 from podnet.ipam.ledger import Owner, boot_id
 
 if TYPE_CHECKING:
@@ -52,7 +51,9 @@ class Call(NamedTuple):
         """The ledger of this network, with the reservations that host-local has left it."""
         book = Book(ipam.state_folder(self.config, self.state))
         try:
-            if self.reservations:
+            if os.path.isdir(self.reservations):
+                from podnet.ipam.hostlocal import import_reservations
+
                 import_reservations(book, self.config.name, self.reservations)
         except BaseException:
             book.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment
-from podnet.cni.plugin import ipam, parts, plan, vlans
+from podnet.cni.plugin import ipam, parts, plan
 from podnet.cni.plugin.add import FORWARDING, check_netns
 from podnet.cni.plugin.part import own_ips
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
@@ -85,6 +85,8 @@ def _links(call: Call, result: Result, host: str) -> list[str]:
     if call.settings.isolated and seen is not None and not seen.isolated:
         problems.append(f"port {host} is not isolated")
     if call.settings.filters_vlans:
+        from podnet.cni.plugin import vlans
+
         problems += vlans.lacking(call.machine, call.settings, host)
     return problems
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from podnet.cni.plugin import ipam, parts
 from podnet.cni.plugin.call import host_end
 from podnet.cni.spec.errors import INTERNAL, CNIError
-from podnet.ipam.hostlocal import forget
 from podnet.kernel.objects import Veth
 from podnet.kernel.schedule import Op
 
@@ -73,4 +72,6 @@ def _clean_imported(call: Call, ledger: Book, owner: Owner) -> None:
         seen = call.machine.link(netns, ifname)
         if seen is not None and seen.kind == "veth":
             call.machine.apply([Op("delete", Veth(netns, ifname, "", "", seen.mac))])
+    from podnet.ipam.hostlocal import forget
+
     forget(ledger, owner, call.reservations)

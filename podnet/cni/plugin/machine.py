@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import conntrack, dump, forward, nft, rtnl, tc, vlan
+from podnet.kernel import conntrack, dump, forward, nft, rtnl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
@@ -21,6 +21,7 @@ from podnet.kernel.objects import PROTOCOL, Route
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from podnet.kernel import tc, vlan
     from podnet.kernel.conntrack import Flow
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
@@ -29,7 +30,7 @@ __all__ = ["LinkSeen", "Machine"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFF_PROMISC = 0x100
-_BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
+_BRPORT_ISOLATED, _BR_VLAN_FILTERING = 33, 7  # IFLA_BRPORT_ISOLATED, IFLA_BR_VLAN_FILTERING, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
 _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
 _RTA_DST, _RTA_OIF = 1, 4
@@ -86,18 +87,26 @@ class Machine:
 
     def qdiscs(self, number: int) -> list[tc.Qdisc]:
         """What the packets of a link of the machine go through."""
+        from podnet.kernel import tc
+
         return tc.qdiscs(self._socket("")).get(number, [])
 
     def classes(self, number: int) -> dict[int, tc.Bucket]:
         """The classes of a link of the machine, by their minor numbers."""
+        from podnet.kernel import tc
+
         return tc.classes(self._socket(""), number)
 
     def redirects(self, number: int) -> list[tc.Redirect]:
         """Where what comes in by a link of the machine is led."""
+        from podnet.kernel import tc
+
         return tc.redirects(self._socket(""), number)
 
     def vlans(self, number: int) -> frozenset[vlan.PortVlan]:
         """The VLANs of a bridge's port, or of a bridge itself."""
+        from podnet.kernel import vlan
+
         return vlan.vlans(self._socket("")).get(number, frozenset())
 
     def routes(self, netns: str) -> list[Route]:
@@ -283,7 +292,7 @@ def _seen(data: bytes, start: int, end: int) -> LinkSeen:
                 if inner == rtnl.INFO_KIND:
                     kind = data[first : last - 1].decode() if data[last - 1] == 0 else data[first:last].decode()
                 elif inner == rtnl.INFO_DATA and kind == "bridge":
-                    filters = vlan.filtering(data, first, last)
+                    filters = any(data[a] != 0 for key, a, _ in attrs(data, first, last) if key == _BR_VLAN_FILTERING)
                 elif inner == rtnl.INFO_SLAVE_DATA:
                     ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
                     isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
