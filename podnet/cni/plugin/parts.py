@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
+from podnet.cni.plugin.aliases import Aliases
 from podnet.cni.plugin.bandwidth import Shaping
 from podnet.cni.plugin.firewall import Firewall
 from podnet.cni.plugin.masquerade import Masquerade
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall(), SpoofCheck(), Shaping())
+PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall(), Aliases(), SpoofCheck(), Shaping())
 
 
 def wanted(call: Call) -> list[Part]:
