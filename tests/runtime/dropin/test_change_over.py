@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference
+import reference_plugins as reference
 import wire
 
 pytestmark = pytest.mark.kernel

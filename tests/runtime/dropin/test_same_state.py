@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference
+import reference_plugins as reference
 
 pytestmark = pytest.mark.kernel
 
