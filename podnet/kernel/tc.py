@@ -64,8 +64,8 @@ _HTB = struct.Struct("=12s12sIIIII")  # tc_htb_opt: rate, ceil, buffer, cbuffer,
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 _MAX32 = (1 << 32) - 1
 
-_ROOT = 0x10000  # 1:
-SHAPED, UNSHAPED = 0x30, 0x1  # the classes 1:30 and 1:1
+_ROOT = 0x7064 << 16  # podnet's mark on its own disciplines: "pd", where others mostly write 1:
+SHAPED, UNSHAPED = 0x30, 0x1  # the classes 7064:30 and 7064:1
 _FREE_RATE = 100_000_000_000
 _FREE_BUFFER = 15_625  # 1 ms
 _FREE_QUANTUM = 200_000  # HTB warns where it would be more
@@ -97,11 +97,12 @@ class Bucket(NamedTuple):
 
 
 class Qdisc(NamedTuple):
-    """A queueing discipline of a device; ``bucket`` where it is a token bucket."""
+    """A queueing discipline of a device; ``bucket`` where it is a token bucket; ``own`` where podnet has made it."""
 
     kind: str
     parent: int
     bucket: Bucket | None = None
+    own: bool = False
 
     @property
     def root(self) -> bool:
@@ -231,10 +232,10 @@ def qdiscs(sock: NetlinkSocket) -> dict[int, list[Qdisc]]:
     found: dict[int, list[Qdisc]] = {}
     for kind, data, start, end in sock.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0)):
         if kind == _RTM_NEWQDISC:
-            _, index, _, parent, _ = _TCMSG.unpack_from(data, start)
+            _, index, handle, parent, _ = _TCMSG.unpack_from(data, start)
             name, options = _kind(data, start, end)
             bucket = None if name != "tbf" else _bucket(data, *options, _TBF, 24)
-            found.setdefault(index, []).append(Qdisc(name, parent, bucket))
+            found.setdefault(index, []).append(Qdisc(name, parent, bucket, handle == _ROOT))
     return found
 
 

@@ -11,6 +11,7 @@ the other end: where ingress comes from, where egress goes to. There, the first 
 
 from __future__ import annotations
 
+import errno
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from podnet.cni.plugin.call import Call
-    from podnet.cni.plugin.machine import Machine
+    from podnet.cni.plugin.machine import LinkSeen, Machine
     from podnet.cni.plugin.part import Data
     from podnet.cni.spec.config import NetworkConfig
     from podnet.cni.spec.result import Result
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shaping", "ifb_name", "limits_of"]
 
+_IDLE = ("noqueue", "pfifo_fast", "pfifo", "fq_codel", "mq")  # what a device has without anybody's doing
 _LEAST = 8  # bit: the kernel counts in bytes
 
 
@@ -128,13 +130,15 @@ class Shaping(Part):
         machine, host, ifb = call.machine, data["host"], data["ifb"]
         port = machine.link("", host)
         if port is None:
-            raise KernelError(f"cannot shape {host}: there is no such link", 19)
+            raise KernelError(f"cannot shape {host}: there is no such link", errno.ENODEV)
+        if call.settings.mode in CHAINED:
+            _refuse_shaped(machine, port)
         messages = _through(port.number, data, "ingress") if data["ingress"][0] else []
         if ifb:
             machine.send(f"make ifb {ifb}", [tc.add_ifb(ifb, port.mtu)])
             block = machine.link("", ifb)
             if block is None:
-                raise KernelError(f"ifb {ifb} was deleted while it was made", 19)
+                raise KernelError(f"ifb {ifb} was deleted while it was made", errno.ENODEV)
             messages += [
                 tc.set_alias(block.number, call.names[1]),
                 *_through(block.number, data, "egress"),
@@ -162,16 +166,25 @@ class Shaping(Part):
     def unmake(self, machine: Machine, owner: Owner, data: Data) -> None:
         from podnet.kernel import tc
 
-        if data["ifb"]:
-            machine.delete_link(data["ifb"])
-        port = machine.link("", data["host"])
-        if port is None:
-            return  # and its disciplines with it
-        here = machine.qdiscs(port.number)
-        if data["ingress"][0] and any(each.root and each.kind in ("tbf", "htb") for each in here):
-            machine.send(f"shape {data['host']} no longer", [tc.delete_root(port.number)])
-        if data["ifb"] and any(each.kind == "ingress" for each in here):
-            machine.send(f"lead {data['host']} no longer", [tc.delete_ingress(port.number)])
+        # Without the host end, its disciplines are gone too.
+        port, block = machine.link("", data["host"]), machine.link("", data["ifb"]) if data["ifb"] else None
+        here = machine.qdiscs(port.number) if port is not None else []
+        if port is not None and any(each.root and each.own for each in here):
+            machine.send(f"shape {port.name} no longer", [tc.delete_root(port.number)])
+        if port is not None and block is not None and any(each.kind == "ingress" for each in here):
+            leads = machine.redirects(port.number)
+            if not leads or tc.Redirect(port.number, block.number) in leads:  # without any, the last step is missing
+                machine.send(f"lead {port.name} no longer through {block.name}", [tc.delete_ingress(port.number)])
+        if block is not None:
+            machine.delete_link(block.name)
+
+
+def _refuse_shaped(machine: Machine, port: LinkSeen) -> None:
+    """Raise ``CNIError`` where another has shaped a host end already, whose shaping must stay."""
+    kinds = [each.kind for each in machine.qdiscs(port.number) if each.kind not in _IDLE]
+    if kinds:
+        msg = f"{port.name} is shaped already, by another plugin: it has the queueing disciplines {', '.join(kinds)}"
+        raise CNIError(INTERNAL, msg)
 
 
 def _bucket(data: Data, way: str) -> tc.Bucket:

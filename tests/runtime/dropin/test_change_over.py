@@ -71,7 +71,9 @@ def qdiscs(host: Any, result: dict[str, Any]) -> dict[str, Any]:
     """What ``tc -j`` shows of the host end and the ifb, and where the one leads."""
     names = dict(zip((each["name"] for each in result["interfaces"]), "BHCI", strict=False))
     rows = json.loads(host.tool("tc", "-j", "qdisc", "show"))
-    found = {f"{names.get(row['dev'], row['dev'])} {row['kind']}": row | {"dev": ""} for row in rows}
+    # Ours bear our mark as their handle.
+    same = {"dev": "", "handle": ""}
+    found = {f"{names.get(row['dev'], row['dev'])} {row['kind']}": row | same for row in rows}
     outer = result["interfaces"][1]["name"]
     filters = json.loads(host.tool("tc", "-j", "filter", "show", "dev", outer, "parent", "ffff:") or "[]")
     actions = [action for row in filters for action in row.get("options", {}).get("actions", [])]

@@ -52,7 +52,7 @@ def test_a_bucket_tells_its_burst() -> None:
 def test_a_token_bucket(rate: int, short: int, wide: int | None) -> None:
     message = tc.add_bucket(7, tc.Bucket(rate, 11, 13))
     found, inner = decoded(message), options(message)
-    assert (message[0], found["index"], found["handle"], found["parent"]) == (36, 7, 0x10000, 0xFFFFFFFF)
+    assert (message[0], found["index"], found["handle"], found["parent"]) == (36, 7, 0x70640000, 0xFFFFFFFF)
     assert found.get_attr("TCA_KIND") == "tbf"
     parms = inner["TCA_TBF_PARMS"]
     assert (parms["rate"], parms["limit"], parms["buffer"]) == (short, 13, 11)
@@ -90,13 +90,13 @@ def test_2_5_what_a_subnet_is_known_by(subnet: str, source: bool, keys: list[tup
     head = struct.pack("=BBBxHHhhI", 1, 0, len(keys), 0, 0, 0, 0, 0)
     words = b"".join(struct.pack(">II", mask, value) + struct.pack("=ii", at, 0) for mask, value, at in keys)
     assert message[2].endswith(head + words)
-    assert (options(message)["TCA_U32_CLASSID"], decoded(message)["info"]) == (0x10030, info)
+    assert (options(message)["TCA_U32_CLASSID"], decoded(message)["info"]) == (0x70640030, info)
 
 
 def test_two_classes_one_of_them_limited() -> None:
     root, shaped, free = tc.add_classes(7, tc.Bucket(125_000, 11), tc.UNSHAPED)
     assert options(root)["TCA_HTB_INIT"]["defcls"] == tc.UNSHAPED
-    assert [decoded(each)["handle"] for each in (shaped, free)] == [0x10030, 0x10001]
+    assert [decoded(each)["handle"] for each in (shaped, free)] == [0x70640030, 0x70640001]
     parms = options(shaped)["TCA_HTB_PARMS"]
     assert (parms["rate"], parms["ceil"], parms["buffer"], parms["cbuffer"]) == (125_000, 125_000, 11, 11)
     assert options(free)["TCA_HTB_RATE64"] == 100_000_000_000

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import wire
 
+from podnet.cni.plugin.machine import Machine
+from podnet.errors import KernelError
+
 pytestmark = pytest.mark.kernel
 
 LIMITS = {"ingressRate": 8_000_000, "ingressBurst": 160_000, "egressRate": 16_000_000, "egressBurst": 320_000}
@@ -174,6 +177,50 @@ def test_2_5_a_later_plugin_of_a_chain_shapes_what_another_has_made(host: Any, c
     assert host.call("CHECK", chained | {"prevResult": answer}) == (0, None)
     host.delete(chained)
     assert ([kind for kind, _ in qdiscs(host, outer)], ifbs(host)) == (["noqueue"], [])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a8_a_later_plugin_of_a_chain_that_fails_at_any_step_leaves_nothing(
+    host: Any, conf: dict[str, Any], late: bool
+) -> None:
+    result = host.add(conf | {"name": "other"})
+    outer = result["interfaces"][1]["name"]
+    before = host.snapshot(), qdiscs(host, outer)
+    chained = conf | {"name": "other", "mode": "bandwidth", "ipam": None, "prevResult": result} | LIMITS
+    sent = 0
+
+    class Failing(Machine):
+        def send(self, what: str, messages: Any) -> None:
+            nonlocal sent
+            for each in messages:
+                number, sent = sent, sent + 1
+                if number != fail_at or late:
+                    super().send(what, [each])
+                if number == fail_at:
+                    raise KernelError("refused by the test", 5)
+
+    for fail_at in range(20):
+        sent, host.machine = 0, Failing
+        code, answer = host.call("ADD", chained)
+        host.machine = Machine
+        if code == 0:
+            break
+        assert "refused by the test" in answer["msg"]
+        assert (host.snapshot(), qdiscs(host, outer)) == before, fail_at
+    assert fail_at == 6
+
+
+@pytest.mark.parametrize("there", ["root tbf rate 1mbit burst 10kb latency 25ms", "ingress"])
+def test_2_5_what_another_has_shaped_is_refused_and_left(host: Any, conf: dict[str, Any], there: str) -> None:
+    result = host.add(conf | {"name": "other"})
+    outer = result["interfaces"][1]["name"]
+    host.tool("tc", "qdisc", "add", "dev", outer, *there.split())
+    before = host.snapshot(), qdiscs(host, outer)
+    chained = conf | {"name": "other", "mode": "bandwidth", "ipam": None} | LIMITS
+    code, error = host.call("ADD", chained | {"prevResult": result})
+    assert (code, f"{outer} is shaped already, by another plugin" in error["msg"]) == (1, True), error
+    host.delete(chained)
+    assert (host.snapshot(), qdiscs(host, outer)) == before
 
 
 @pytest.mark.parametrize(
