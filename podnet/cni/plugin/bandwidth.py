@@ -87,14 +87,16 @@ def host_of(call: Call, result: Result) -> str:
     """The host end of the container's interface, whoever made it. Raises ``CNIError``."""
     if call.settings.mode not in CHAINED:
         return call.names[0]
-    if not result.interfaces:
+    listed = versions.at_least(call.config.version, "0.3.0")  # older results have no interfaces
+    if listed and not result.interfaces:
         raise CNIError(INTERNAL, "no interfaces provided", "prevResult has none")
     netns, ifname = call.environment.netns, call.environment.ifname
     seen = call.machine.link(netns, ifname)
     if seen is None or seen.kind != "veth" or not seen.peer:
         raise CNIError(INTERNAL, f"container interface {ifname} has no veth peer", f"in {netns}")
     peer = call.machine.link_at(seen.peer)
-    if peer is None or not any(each.name == peer.name and not each.sandbox for each in result.interfaces):
+    named = peer is not None and any(each.name == peer.name and not each.sandbox for each in result.interfaces)
+    if peer is None or (listed and not named):
         raise CNIError(INTERNAL, "no veth peer of container interface found in host ns", f"of {ifname} in {netns}")
     return peer.name
 
