@@ -13,7 +13,7 @@ from functools import cache
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
-__all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
+__all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "load", "replace", "run"]
 
 _OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 2  # nftables/libnftables.h
 
@@ -35,6 +35,11 @@ def _library() -> ctypes.CDLL | None:
     library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     return library
+
+
+def load() -> bool:
+    """Load the library now, where it can be found; whether there is one."""
+    return _library() is not None
 
 
 def run(netns: str, commands: str, *, as_json: bool = False) -> str:

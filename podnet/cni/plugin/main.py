@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.spec.request import Request
 
-__all__ = ["STATE", "main", "run"]
+__all__ = ["STATE", "answer", "main", "run"]
 
 STATE = "/var/lib/cni/podnet"
 
@@ -49,19 +49,33 @@ def run(
         return 1, encode(_known(error).to_json(request.version_of(data) if data else ""))
 
 
-def main() -> int:
-    """The plugin as an executable; returns its exit code."""
+def answer(
+    environ: Mapping[str, str],
+    read: Callable[[], bytes],
+    *,
+    state: str = STATE,
+    machine: Callable[[], Machine] | None = None,
+) -> tuple[int, bytes, bytes]:
+    """As ``run``, for an executable: exit code, standard output, and what goes to standard error."""
+    if not environ.get("CNI_COMMAND"):  # a human, who wants to know what this is
+        return 0, b"", versions.about("podnet CNI plugin").encode()
+    return (*run(environ, read, state=state, machine=machine), b"")
+
+
+def main(stdin: bytes | None = None) -> int:
+    """The plugin as an executable that does its work itself; returns its exit code.
+
+    ``stdin`` is what somebody has read from standard input already.
+    """
     import os
 
     from podnet.cni.spec.document import read
 
-    command = os.environ.get("CNI_COMMAND", "")
-    if not command:  # a human, who wants to know what this is
-        os.write(2, versions.about("podnet CNI plugin").encode())
-        return 0
-    code, output = run(os.environ, lambda: read(patient=command != "VERSION"))
-    while output:
-        output = output[os.write(1, output) :]
+    patient = os.environ.get("CNI_COMMAND") != "VERSION"
+    code, *outputs = answer(os.environ, lambda: read(patient=patient) if stdin is None else stdin)
+    for descriptor, output in enumerate(outputs, 1):
+        while output:
+            output = output[os.write(descriptor, output) :]
     return code
 
 
