@@ -99,7 +99,7 @@ def _known(error: Exception) -> CNIError:
 def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Callable[[], Machine] | None) -> bytes:
     from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
-    from podnet.cni.plugin.settings import Settings, parse
+    from podnet.cni.plugin.settings import CHAINED, Settings, parse
 
     config = parsed.config
     if config is None:
@@ -108,6 +108,9 @@ def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Ca
     settings = Settings() if parsed.command in ("DEL", "GC") else parse(config)
     with (machine or Machine)() as here:
         call = Call(here, parsed.environment, environ, config, settings, state)
+        mode = config.document.get("mode")
+        if mode in CHAINED:
+            return _chained(parsed.command, call, mode)
         if parsed.command == "ADD":
             from podnet.cni.plugin.add import add
 
@@ -122,6 +125,20 @@ def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Ca
             from podnet.cni.plugin import clean
 
             (clean.delete if parsed.command == "DEL" else clean.collect)(call)
+    return b""
+
+
+def _chained(command: str, call: Call, mode: str) -> bytes:
+    from podnet.cni.plugin import chained
+
+    if command == "ADD":
+        return encode(chained.add(call))
+    if command == "CHECK":
+        chained.check(call)
+    elif command == "DEL":
+        chained.delete(call, mode)
+    elif command == "GC":
+        chained.collect(call, mode)
     return b""
 
 

@@ -28,7 +28,10 @@ class WarmMachine(Machine):
         self._removals, self._said = removals, said
 
     def delete_link(self, name: str) -> None:
-        self._removals.delete(name)
+        self._removals.links.delete(name)
+
+    def nft_removal(self, commands: str) -> None:
+        self._removals.elements.delete(commands)
 
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         from podnet.cni.runtime.invoke import run
