@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podnet.cli.cni_serve import serve
 from podnet.cli.output import output_option, print_json, table
 
 if TYPE_CHECKING:
@@ -370,3 +371,6 @@ def _done(output: str, network: NetworkList, text: str, container: Container | N
         return
     about = {"containerID": container.id, "ifname": container.ifname} if container else {}
     print_json({"network": network.name, "cniVersion": network.version, **about, **facts, "ok": True})
+
+
+command.add_command(serve)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import bridge, ipam, masquerade, plan
+from podnet.cni.plugin import bridge, ipam, parts, plan
 from podnet.cni.plugin.call import locked
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
@@ -19,13 +20,14 @@ from podnet.kernel.objects import Sysctl
 from podnet.kernel.schedule import Op, schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from podnet.cni.plugin.call import Call
+    from podnet.ipam.book import Book
     from podnet.ipam.ledger import Ledger
 
-__all__ = ["FORWARDING", "Undo", "add", "check_netns"]
+__all__ = ["FORWARDING", "Undo", "add", "check_netns", "undone"]
 
 _DAD_PATIENCE = 5.0  # seconds, as the reference plugin waits
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -53,6 +55,21 @@ class Undo:
         return problems
 
 
+@contextmanager
+def undone() -> Iterator[Undo]:
+    """What the block has made is taken back where it fails; what could not be is added to the error."""
+    undo = Undo()
+    try:
+        yield undo
+    except BaseException as error:
+        problems = undo.run()
+        if problems and isinstance(error, Exception):
+            known = as_cni_error(error)
+            details = "; ".join(filter(None, [known.details, "not taken back:", *problems]))
+            raise CNIError(known.code, known.msg, details) from error
+        raise
+
+
 def check_netns(call: Call) -> int:
     """The number of the container's namespace. Raises ``CNIError`` 3 where there is none, 8 where it is our own."""
     path = call.environment.netns
@@ -69,18 +86,15 @@ def add(call: Call) -> dict[str, Any]:
     inode = check_netns(call)
     if ipam.own(call.config):
         ipam.ranges_of(call.config)  # what is wrong with the ranges is said before anything is looked at
+    parts.wanted(call)
     _refuse_taken(call)
-    with locked(call.state, call.settings.bridge) as lock, call.ledger() as ledger:
-        undo = Undo()
-        try:
-            return _made(call, ledger, inode, undo, bridge.Shared(call, ledger, lock))
-        except BaseException as error:
-            problems = undo.run()
-            if problems and isinstance(error, Exception):
-                known = as_cni_error(error)
-                details = "; ".join(filter(None, [known.details, "not taken back:", *problems]))
-                raise CNIError(known.code, known.msg, details) from error
-            raise
+    with (
+        locked(call.state, call.settings.bridge) as lock,
+        call.ledger() as ledger,
+        call.book(ledger) as book,
+        undone() as undo,
+    ):
+        return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 
 
 def _refuse_taken(call: Call) -> None:
@@ -95,7 +109,7 @@ def _refuse_taken(call: Call) -> None:
             raise CNIError(INTERNAL, f"host interface {name} already exists", details)
 
 
-def _made(call: Call, ledger: Ledger, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
+def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
     given = _addresses(call, ledger, inode, undo)
     if call.config.ipam_type and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config")
@@ -127,32 +141,18 @@ def _made(call: Call, ledger: Ledger, inode: int, undo: Undo, shared: bridge.Sha
         machine.add_route(route)
     if call.settings.dad:
         _wait_for_dad(call)
-    if call.settings.masquerade and answer.ips:
-        addresses = tuple(ip.address for ip in answer.ips)
-        ledger.record(_holder(call, inode, addresses))
-        undo.push("masquerade", lambda: _unmasquerade(call, ledger, addresses, shared))
-        masquerade.add(machine, call.config.name, addresses)
+    answer = parts.add(call, book, inode, answer, undo)
     # Last, because it is the whole machine's and is never taken back.
     if made.gateways or call.settings.mode == "ptp":
         machine.apply([Op("set", Sysctl("", FORWARDING[each], "1"), ("value",)) for each in made.families])
     return to_json(answer, call.config.version)
 
 
-def _unmasquerade(call: Call, ledger: Ledger, addresses: tuple[str, ...], shared: bridge.Shared) -> None:
-    """Take the masquerading of an attachment away, except where another attachment has the address by now."""
-    with ledger.transaction():
-        others = {a for h in ledger.holders(call.config.name) if h.owner != call.owner for a in h.masquerade}
-        masquerade.remove(call.machine, call.config.name, [each for each in addresses if each not in others])
-        if not others and shared.alone():
-            masquerade.remove_table(call.machine, call.config.name)
-
-
 def _addresses(call: Call, ledger: Ledger, inode: int, undo: Undo) -> Result:
     """Write the attachment down, and get its addresses."""
     before = ledger.holder(call.owner)
-    holder = _holder(call, inode, before.masquerade if before else ())
     with ledger.transaction():
-        ledger.record(holder)
+        ledger.record(Holder(call.owner, call.environment.netns, inode, boot_id()))
         found = ipam.assign(ledger, call.owner, call.config, call.stale) if ipam.own(call.config) else Result()
     undo.push("reservation", lambda: _restore(call, ledger, before))
     if ipam.delegated(call.config):
@@ -171,10 +171,6 @@ def _restore(call: Call, ledger: Ledger, before: Holder | None) -> None:
 
 def _delegate_del(call: Call) -> None:
     ipam.delegate(call.machine, call.config, call.environ, "DEL")
-
-
-def _holder(call: Call, inode: int, addresses: tuple[str, ...]) -> Holder:
-    return Holder(call.owner, call.environment.netns, inode, boot_id(), addresses)
 
 
 def _host_sysctls(host: str, *, routed: bool) -> list[Sysctl]:

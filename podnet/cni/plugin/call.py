@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from podnet.cni.attachment import label_of, plugin_host_name
 from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
-from podnet.ipam.ledger import Ledger, Owner, boot_id
+from podnet.ipam.book import Book
+from podnet.ipam.ledger import Owner, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,9 +47,18 @@ class Call(NamedTuple):
         label = label_of(*self.owner)
         return plugin_host_name(label), label
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> Book:
         """The ledger of this network."""
-        return Ledger(ipam.state_folder(self.config, self.state))
+        return Book(ipam.state_folder(self.config, self.state))
+
+    @contextmanager
+    def book(self, ledger: Book) -> Iterator[Book]:
+        """The machine's book: the network's ledger itself, where that is in the same folder."""
+        if ipam.state_folder(self.config, self.state) == self.state:
+            yield ledger
+            return
+        with Book(self.state) as book:
+            yield book
 
     def stale(self, holders: Iterable[Holder]) -> list[Holder]:
         """Those attachments whose namespace is gone, or is of another boot."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment
-from podnet.cni.plugin import ipam, masquerade, plan
+from podnet.cni.plugin import ipam, parts, plan
 from podnet.cni.plugin.add import FORWARDING, check_netns
+from podnet.cni.plugin.part import own_ips
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.ipam.ranges import family_of, number
 from podnet.kernel.diff import diff
@@ -128,17 +129,13 @@ def _tolerated(wanted: KernelObject, was: KernelObject) -> KernelObject:
 
 
 def _untracked(call: Call, result: Result) -> list[str]:
-    """What the result does not show: masquerading and the reservation."""
-    problems = []
-    own = (call.environment.ifname, call.environment.netns)
-    mine = [ip.address for ip in result.ips if (i := result.interface_of(ip)) and (i.name, i.sandbox) == own]
-    if call.settings.masquerade:
-        problems += masquerade.lacking(call.machine, call.config.name, mine)
+    """What the result does not show: the parts and the reservation."""
+    problems = parts.lacking(call, result)
     if ipam.own(call.config):
         with call.ledger() as ledger:
             held = set(ledger.leases(call.owner))
-        for address in mine:
-            host = address.partition("/")[0]
+        for ip in own_ips(call, result):
+            host = ip.address.partition("/")[0]
             if (family_of(host), number(host)) not in held:
                 problems.append(f"the reservation of {host} is missing")
     return problems

@@ -19,7 +19,7 @@ from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
 from podnet.kernel.objects import PROTOCOL, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
@@ -139,14 +139,56 @@ class Machine:
 
     def delete_link(self, name: str) -> None:
         """Delete a link of the machine, and with it its other end; no error if it is gone."""
-        refused = self._socket("").execute([rtnl.delete_link(name)])
+        sock = NetlinkSocket("")  # of its own, because another thread may be using the others
+        try:
+            refused = sock.execute([rtnl.delete_link(name)])
+        finally:
+            sock.close()
         if refused and refused[0].errno != 19:  # ENODEV
             msg = f"cannot delete link {name}: {refused[0]}"
             raise KernelError(msg, refused[0].errno)
 
+    def delete_link_aside(self, name: str) -> Callable[[], None]:
+        """As ``delete_link``, beside what this thread does next; what is returned waits for its end, and may raise."""
+        from _thread import allocate_lock, start_new_thread
+
+        ended, errors = allocate_lock(), list[Exception]()
+
+        def aside() -> None:
+            try:
+                self.delete_link(name)
+            except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+                errors.append(error)
+            finally:
+                ended.release()
+
+        def wait() -> None:
+            with ended:
+                if errors:
+                    raise errors[0]
+
+        ended.acquire()
+        start_new_thread(aside, ())
+        return wait
+
     def nft(self, commands: str) -> str:
         """Run nft commands as one transaction."""
         return nft.run("", commands)
+
+    def nft_removal(self, commands: str) -> None:
+        """Run nft commands that delete, which takes the kernel as long as deleting a link."""
+        nft.run("", commands)
+
+    def nft_chains(self, table: str) -> dict[str, str]:
+        """The chains of a table (with its family) as nft lists them; none where there is no such table."""
+        try:
+            return nft.chains(nft.run("", f"list table {table}\n", terse=True))
+        except KernelError:
+            return {}
+
+    def nft_meaning(self, commands: str) -> dict[str, str]:
+        """The chains that nft commands make, as this machine's nft lists them."""
+        return nft.chains(nft.listed(commands))
 
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         """Run another plugin."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.spec.request import Request
 
-__all__ = ["STATE", "main", "run"]
+__all__ = ["STATE", "answer", "main", "run"]
 
 STATE = "/var/lib/cni/podnet"
 
@@ -49,19 +49,33 @@ def run(
         return 1, encode(_known(error).to_json(request.version_of(data) if data else ""))
 
 
-def main() -> int:
-    """The plugin as an executable; returns its exit code."""
+def answer(
+    environ: Mapping[str, str],
+    read: Callable[[], bytes],
+    *,
+    state: str = STATE,
+    machine: Callable[[], Machine] | None = None,
+) -> tuple[int, bytes, bytes]:
+    """As ``run``, for an executable: exit code, standard output, and what goes to standard error."""
+    if not environ.get("CNI_COMMAND"):  # a human, who wants to know what this is
+        return 0, b"", versions.about("podnet CNI plugin").encode()
+    return (*run(environ, read, state=state, machine=machine), b"")
+
+
+def main(stdin: bytes | None = None) -> int:
+    """The plugin as an executable that does its work itself; returns its exit code.
+
+    ``stdin`` is what somebody has read from standard input already.
+    """
     import os
 
     from podnet.cni.spec.document import read
 
-    command = os.environ.get("CNI_COMMAND", "")
-    if not command:  # a human, who wants to know what this is
-        os.write(2, versions.about("podnet CNI plugin").encode())
-        return 0
-    code, output = run(os.environ, lambda: read(patient=command != "VERSION"))
-    while output:
-        output = output[os.write(1, output) :]
+    patient = os.environ.get("CNI_COMMAND") != "VERSION"
+    code, *outputs = answer(os.environ, lambda: read(patient=patient) if stdin is None else stdin)
+    for descriptor, output in enumerate(outputs, 1):
+        while output:
+            output = output[os.write(descriptor, output) :]
     return code
 
 
@@ -85,7 +99,7 @@ def _known(error: Exception) -> CNIError:
 def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Callable[[], Machine] | None) -> bytes:
     from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
-    from podnet.cni.plugin.settings import Settings, parse
+    from podnet.cni.plugin.settings import CHAINED, Settings, parse
 
     config = parsed.config
     if config is None:
@@ -94,6 +108,9 @@ def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Ca
     settings = Settings() if parsed.command in ("DEL", "GC") else parse(config)
     with (machine or Machine)() as here:
         call = Call(here, parsed.environment, environ, config, settings, state)
+        mode = config.document.get("mode")
+        if mode in CHAINED:
+            return _chained(parsed.command, call, mode)
         if parsed.command == "ADD":
             from podnet.cni.plugin.add import add
 
@@ -108,6 +125,20 @@ def _answer(parsed: Request, environ: Mapping[str, str], state: str, machine: Ca
             from podnet.cni.plugin import clean
 
             (clean.delete if parsed.command == "DEL" else clean.collect)(call)
+    return b""
+
+
+def _chained(command: str, call: Call, mode: str) -> bytes:
+    from podnet.cni.plugin import chained
+
+    if command == "ADD":
+        return encode(chained.add(call))
+    if command == "CHECK":
+        chained.check(call)
+    elif command == "DEL":
+        chained.delete(call, mode)
+    elif command == "GC":
+        chained.collect(call, mode)
     return b""
 
 

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from podnet.cni.spec.config import NetworkConfig
     from podnet.cni.spec.result import DNS
 
-__all__ = ["IN_PROCESS", "Settings", "parse"]
+__all__ = ["CHAINED", "IN_PROCESS", "Settings", "parse"]
 
 IN_PROCESS = ("podnet", "host-local")  # the IPAM types that need no other executable
 
-_MODES = ("bridge", "ptp")
+CHAINED = ("portmap", "bandwidth", "firewall")  # the modes that do one part for what another plugin has made
+
+_MODES = ("bridge", "ptp", *CHAINED)
 _BACKENDS = ("nftables", "iptables")
 
 
@@ -43,6 +45,8 @@ def parse(config: NetworkConfig) -> Settings:
     mode = document.text("mode") or "bridge"
     if mode not in _MODES:
         raise CNIError(UNSUPPORTED_FIELD, f'mode "{mode}" is none of {", ".join(_MODES)}')
+    if mode in CHAINED:
+        return Settings(mode=mode)
     backend = document.text("ipMasqBackend")
     if backend and backend not in _BACKENDS:
         raise CNIError(INVALID_CONFIG, f'unknown ipmasq backend "{backend}"')

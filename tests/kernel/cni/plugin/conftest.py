@@ -72,7 +72,7 @@ class Host:
         """All that an ADD could leave, on the host and in c1."""
         links = [sorted(each["ifname"] for each in self.ip("link", netns=name)) for name in ("", "c1")]
         addresses = [sorted(self.addresses(name)) for name in links[0]]
-        ledger = [self.ledger(table) for table in ("holder", "lease")]
+        ledger = [self.ledger(table) for table in ("holder", "lease", "part", "element", "port")]
         return tuple(map(str, (links, addresses, self.routes(), self.tool("nft", "list", "ruleset"), ledger)))
 
     def ledger(self, table: str) -> list[tuple[Any, ...]]:
