@@ -6,28 +6,44 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from image import archive
 from own_machine import OwnMachine, own_machine, until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-# The executable in Python is always there, the other where it was built.
-EXECUTABLES = [path for path in (CHECKOUT / "cni" / name for name in ("podnet-python", "podnet")) if path.is_file()]
+CNI = Path(__file__).resolve().parents[2] / "cni"
 
 
-@pytest.fixture(params=EXECUTABLES, ids=lambda path: path.name)
-def executable(request: pytest.FixtureRequest) -> Path:
+class Way(NamedTuple):
+    """A way in which podnet is called: the executable, and whether its server runs."""
+
+    executable: Path
+    served: bool
+
+    def __str__(self) -> str:
+        return f"{self.executable.name}-{'warm' if self.served else 'cold'}"
+
+
+# In Python it is always there; the small executable where set-up has found a compiler.
+WAYS = [way for way in (Way(CNI / "podnet-python", False), Way(CNI / "podnet", True)) if way.executable.is_file()]
+
+
+@pytest.fixture(params=WAYS, ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
     """Each way in which podnet can be called."""
-    path: Path = request.param
-    return path
+    found: Way = request.param
+    return found
 
 
 @pytest.fixture
-def machine(executable: Path, cgroup: str) -> Iterator[OwnMachine]:  # the cgroup ends after it
-    """A machine of its own, with the executable and the reference plugins."""
+def machine(way: Way, cgroup: str, tmp_path: Path) -> Iterator[OwnMachine]:  # the cgroup ends after it
+    """A machine of its own, with podnet and the reference plugins, and podnet's server where that belongs to the way."""
     reference = [(path.name, path) for path in sorted(Path("/usr/lib/cni").glob("*"))]
-    with own_machine([("podnet", executable), *reference]) as made:
+    with own_machine([("podnet", way.executable), *reference]) as made:
+        if way.served:
+            made.start(CNI / "podnet-python", "serve", log=tmp_path / "server.log")
+            until(lambda: made.files("/run/podnet/cni.sock"), "the server listens")
         yield made
 
 
