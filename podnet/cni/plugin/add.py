@@ -94,6 +94,7 @@ def add(call: Call) -> dict[str, Any]:
         call.book(ledger) as book,
         undone() as undo,
     ):
+        call.passed("lock")
         return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 
 
@@ -111,6 +112,7 @@ def _refuse_taken(call: Call) -> None:
 
 def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
     given = _addresses(call, ledger, inode, undo)
+    call.passed("address")
     if call.config.ipam_type and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config")
     if call.settings.mode == "ptp" and not given.ips:
@@ -127,9 +129,10 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
     machine, host = call.machine, made.attachment.host
     if call.settings.mode == "bridge":
         seen = shared.bridge(undo)
-        shared.gateways(made.gateways, undo)
+        shared.gateways(seen, made.gateways, undo)
         first = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
         answer = answer._replace(interfaces=(first, *answer.interfaces[1:]))
+    call.passed("bridge")
     undo.push(f"link {host}", lambda: machine.delete_link(host))
     sysctls = _host_sysctls(host, routed=call.settings.mode == "ptp")
     machine.apply(schedule([Change("create", each, None, "ADD") for each in (*made.objects, *sysctls)]))
@@ -141,7 +144,9 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
         machine.add_route(route)
     if call.settings.dad:
         _wait_for_dad(call)
+    call.passed("link")
     answer = parts.add(call, book, inode, answer, undo)
+    call.passed("rules")
     # Last, because it is the whole machine's and is never taken back.
     if made.gateways or call.settings.mode == "ptp":
         machine.apply([Op("set", Sysctl("", FORWARDING[each], "1"), ("value",)) for each in made.families])

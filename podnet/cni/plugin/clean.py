@@ -21,6 +21,7 @@ __all__ = ["collect", "delete"]
 def delete(call: Call) -> None:
     """DEL: all that there is of this attachment; what is gone already is no error. Raises ``CNIError`` at the end."""
     with call.ledger() as ledger, call.book(ledger) as book:
+        call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):
             steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
@@ -50,6 +51,7 @@ def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
     seen = host_end(call.machine, owner)
     wait = call.machine.delete_link_aside(seen.name) if seen is not None else lambda: None
     parts.all_of([lambda: parts.remove(call.machine, book, owner), wait])
+    call.passed("removal")
     if ledger.holder(owner) is not None or ledger.leases(owner):
         with ledger.transaction():
             ledger.forget(owner)

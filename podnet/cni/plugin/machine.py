@@ -75,6 +75,10 @@ class Machine:
         answer = self._socket(netns).get(_RTM_GETLINK, request)
         return None if answer is None else _seen(*answer)
 
+    def addresses(self, link: LinkSeen) -> list[Address]:
+        """The addresses of one of the machine's links."""
+        return dump.addresses(self._socket(""), "", {link.number: link.name}, link.number)
+
     def routes(self, netns: str) -> list[Route]:
         """All routes of a namespace; of those with several ways (IPv6), gateway and device are empty."""
         names = {index: row.name for index, row in dump.links(self._socket(netns)).items()}
