@@ -26,6 +26,7 @@ __all__ = ["Server", "serve"]
 
 _AT_ONCE = 128  # calls; the others wait in the socket's queue
 _SWITCH = 0.0005  # seconds that a thread may keep the interpreter; Python's 0.005 is as long as an ADD
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _ENDING = 200.0  # seconds: longer than any call may take
 
 
@@ -118,19 +119,24 @@ def serve(
     if os.geteuid() != 0:
         msg = "the server makes pods' interfaces, which needs root; run it with sudo"
         raise ServerError(msg)
-    listener = inherited(os.environ) or listening(path)
+    # Kept until somebody is there who can end in order.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        listener = inherited(os.environ) or listening(path)
+        server = Server(listener, state, idle)
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            server.end()
+
+        for number in _ENDS:
+            signal.signal(number, end)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     try:
         preload()
-        server = Server(listener, state, idle)
     except BaseException:
         listener.close()
         raise
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        server.end()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     # Delegates get this one's working folder, and must not keep a mount busy.
     os.chdir("/")
     sys.setswitchinterval(_SWITCH)
