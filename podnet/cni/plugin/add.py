@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import bridge, ipam, parts, plan
-from podnet.cni.plugin.call import locked
+from podnet.cni.plugin.call import locked, turn
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
 from podnet.cni.spec.result import Result, to_json
@@ -89,6 +89,7 @@ def add(call: Call) -> dict[str, Any]:
     parts.wanted(call)
     _refuse_taken(call)
     with (
+        turn(call.state, call.owner),
         locked(call.state, call.settings.bridge) as lock,
         call.ledger() as ledger,
         call.book(ledger) as book,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import ipam, parts
-from podnet.cni.plugin.call import host_end
+from podnet.cni.plugin.call import host_end, turn
 from podnet.cni.spec.errors import INTERNAL, CNIError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["collect", "delete"]
 
 def delete(call: Call) -> None:
     """DEL: all that there is of this attachment; what is gone already is no error. Raises ``CNIError`` at the end."""
-    with call.ledger() as ledger, call.book(ledger) as book:
+    with turn(call.state, call.owner), call.ledger() as ledger, call.book(ledger) as book:
         call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):

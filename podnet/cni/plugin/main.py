@@ -138,7 +138,7 @@ def _answer(
     machine: Callable[[], Machine] | None,
     watch: Stopwatch,
 ) -> dict[str, Any]:
-    from podnet.cni.plugin.call import Call, turn
+    from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.plugin.settings import Settings, parse
 
@@ -149,9 +149,6 @@ def _answer(
     settings = Settings() if parsed.command in ("DEL", "GC") else parse(config)
     with (machine or Machine)() as here:
         call = Call(here, parsed.environment, environ, config, settings, state, watch)
-        if parsed.command in ("ADD", "CHECK", "DEL"):
-            with turn(state, call.owner):
-                return _verb(parsed.command, call)
         return _verb(parsed.command, call)
 
 
