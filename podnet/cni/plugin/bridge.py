@@ -91,7 +91,7 @@ class Shared:
             return
         settings, machine = self._call.settings, self._call.machine
         name = settings.bridge
-        there = machine.addresses(seen)
+        there = machine.addresses_of(seen)
         texts = {each.address for each in there}
         for each in wanted:
             if each.address in texts:
