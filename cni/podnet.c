@@ -22,7 +22,8 @@
 
 #define SOCKET "/run/podnet/cni.sock"
 #define HELLO "podnet-cni 1"
-enum { READY_MS = 5000, DONE_MS = 180000, INPUT_LIMIT = (64 << 20) + 1, TRY_AGAIN_LATER = 11 };
+enum { READY_MS = 5000, DONE_MS = 180000, INPUT_LIMIT = (64 << 20) + 1 };
+enum { IO_FAILURE = 5, TRY_AGAIN_LATER = 11 }; /* the specification's codes */
 enum { ENVIRON, INPUT, OUTPUT, SAID, ROOT, NETNS, FILES };
 enum outcome { NOT_TAKEN, DONE, LOST, LATE };
 
@@ -48,8 +49,8 @@ static int copy(int from, int to) {
 	return size ? -1 : 0;
 }
 
-static int fail(const char *what, const char *why) {
-	dprintf(1, "{\"code\":%d,\"msg\":\"%s\",\"details\":\"%s\"}", TRY_AGAIN_LATER, what, why);
+static int fail(int code, const char *what, const char *why) {
+	dprintf(1, "{\"code\":%d,\"msg\":\"%s\",\"details\":\"%s\"}", code, what, why);
 	return 1;
 }
 
@@ -70,16 +71,12 @@ static int read_input(int file, const char *command) {
 	return 0;
 }
 
-static int open_files(int files[FILES], const char *command) {
+static int open_files(int files[FILES]) {
 	static const char *const names[] = {"environ", "stdin", "stdout", "stderr"};
 	for (int i = ENVIRON; i <= SAID; i++)
 		if ((files[i] = memfd_create(names[i], MFD_CLOEXEC)) < 0) return -1;
 	for (char **each = environ; *each; each++)
 		if (put(files[ENVIRON], *each, strlen(*each) + 1)) return -1;
-	if (read_input(files[INPUT], command)) {
-		files[INPUT] = -1; /* the cold path finds the same error, and has words for it */
-		return -1;
-	}
 	files[ROOT] = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	files[NETNS] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	return files[ROOT] < 0 || files[NETNS] < 0 ? -1 : 0;
@@ -146,7 +143,7 @@ static int cold(int input, const char *command) {
 		if (input >= 0 && *command && (lseek(input, 0, SEEK_SET) < 0 || dup2(input, 0) < 0)) _exit(1);
 		execve(path, arguments, environ);
 	}
-	return fail("the podnet server does not answer, and podnet-python cannot be run in its place", strerror(errno));
+	return fail(TRY_AGAIN_LATER, "the podnet server does not answer, and podnet-python cannot be run in its place", strerror(errno));
 }
 
 int main(void) {
@@ -155,7 +152,8 @@ int main(void) {
 	if (!command) command = "";
 	/* With one of the three closed, a file of ours would take its place. */
 	if (fcntl(0, F_GETFD) < 0 || fcntl(1, F_GETFD) < 0 || fcntl(2, F_GETFD) < 0) return cold(-1, command);
-	if (open_files(files, command)) return cold(files[INPUT], command);
+	if (open_files(files)) return cold(-1, command);
+	if (read_input(files[INPUT], command)) return fail(IO_FAILURE, "error reading from stdin", strerror(errno));
 	if ((server = connect_server()) < 0) return cold(files[INPUT], command);
 	switch (ask(server, files, &code)) {
 	case DONE:
@@ -163,9 +161,9 @@ int main(void) {
 		return copy(files[OUTPUT], 1) ? 1 : code;
 	case LOST:
 		if (strcmp(command, "ADD")) break;
-		return fail("the podnet server has ended during this ADD", "nothing is lost: DEL removes what was made");
+		return fail(TRY_AGAIN_LATER, "the podnet server has ended during this ADD", "nothing is lost: DEL removes what was made");
 	case LATE:
-		return fail("the podnet server took the call, and has not answered", "waited for 180 s");
+		return fail(TRY_AGAIN_LATER, "the podnet server took the call, and has not answered", "waited for 180 s");
 	case NOT_TAKEN:
 		break;
 	}

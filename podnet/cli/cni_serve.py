@@ -20,8 +20,8 @@ __all__ = ["serve"]
 def serve(path: str, idle: float, detach: bool) -> None:
     """Run the server that the plugin's executable hands its calls to, until SIGTERM or Ctrl-C.
 
-    The plugin works without it as well, at the price of Python's start for every call. It may be ended at any time, even
-    by kill -9: all state is in the kernel and on disk. Root only.
+    The plugin works without it as well, at the price of Python's start for every call. It may be ended at any time,
+    even by kill -9: all state is in the kernel and on disk. Root only.
     """
     from podnet.cni.server.serve import serve as run
 

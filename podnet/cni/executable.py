@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """``podnet-python``: by the server or else here; ``cold``: here; ``serve``: be the server. Returns the exit code."""
+    """``podnet-python``: by the server or else here; ``cold``: here; ``serve``: be the server. Returns exit codes."""
     if arguments == ["cold"]:
         from podnet.cni.plugin.main import main as cold
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from podnet.ipam.ledger import Ledger, Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 __all__ = ["Book", "Element", "Noted", "Port"]
 
@@ -25,6 +25,14 @@ class Element(NamedTuple):
     map: str
     key: str
     value: str = ""
+
+
+class Port(NamedTuple):
+    """A host port: ``address`` is the host's, ``0.0.0.0`` or ``::`` for any of a family."""
+
+    protocol: str
+    address: str
+    port: int
 
 
 class Noted(NamedTuple):
@@ -40,33 +48,43 @@ class Noted(NamedTuple):
     inode: int
     boot_id: str
     elements: tuple[Element, ...] = ()
-
-
-class Port(NamedTuple):
-    """A host port: ``address`` is the host's, ``0.0.0.0`` or ``::`` for any of a family."""
-
-    protocol: str
-    address: str
-    port: int
+    ports: tuple[Port, ...] = ()
 
 
 class Book(Ledger):
     """A ledger with the parts of attachments in it. Every method raises as those of ``Ledger``."""
 
     def note(self, part: Noted) -> None:
-        """Write a part down, in the caller's transaction."""
+        """Write a part down that is not written down yet, in the caller's transaction.
+
+        Raises ``LedgerError`` where another attachment has one of its host ports: ``taken`` comes first.
+        """
         row = (*part.owner, part.name, json.dumps(part.data), part.netns, part.inode, part.boot_id)
         with self._errors("write"):
             self._db.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             rows = [(*element, *part.owner, part.name) for element in part.elements]
             self._db.executemany("INSERT OR REPLACE INTO element VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            ports = [(p.protocol, p.port, _family(p), p.address, *part.owner, part.name) for p in part.ports]
+            self._db.executemany("INSERT INTO port VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ports)
 
     def parts(self, owner: Owner) -> list[Noted]:
         """What is written down of an attachment."""
         with self._errors("read"):
             query = "SELECT * FROM part WHERE (network, container_id, ifname) = (?, ?, ?)"
             rows = self._db.execute(query, owner).fetchall()
-            return [Noted(owner, r[3], json.loads(r[4]), r[5], r[6], r[7], self._elements(owner, r[3])) for r in rows]
+            return [
+                Noted(
+                    owner,
+                    r[3],
+                    json.loads(r[4]),
+                    r[5],
+                    r[6],
+                    r[7],
+                    self._elements(owner, r[3]),
+                    self._ports(owner, r[3]),
+                )
+                for r in rows
+            ]
 
     def part_owners(self, network: str, name: str = "") -> list[Owner]:
         """The attachments of a network that have a part, or the part of this name."""
@@ -106,28 +124,29 @@ class Book(Ledger):
             self._db.execute("DELETE FROM element WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM port WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
 
-    def claim(self, owner: Owner, name: str, ports: Sequence[Port]) -> list[tuple[Port, Owner]]:
-        """Take host ports for a part, in the caller's transaction; what others have of them, and nothing is taken then.
-
-        A port of any address stands against the same port of each address.
-        """
-        query = """SELECT network, container_id, ifname FROM port WHERE protocol = ? AND port = ?
-            AND family = ? AND (address = ? OR address IN ('0.0.0.0', '::') OR ? IN ('0.0.0.0', '::'))
+    def taken(self, owner: Owner, ports: Iterable[Port]) -> list[tuple[Port, Owner]]:
+        """What others have of these host ports. A port of any address stands against the same port of each address."""
+        query = """SELECT network, container_id, ifname FROM port WHERE protocol = ? AND port = ? AND family = ?
+            AND (address = ? OR address IN ('0.0.0.0', '::') OR ? IN ('0.0.0.0', '::'))
             AND (network, container_id, ifname) != (?, ?, ?) LIMIT 1"""
-        taken = []
-        with self._errors("write"):
+        found = []
+        with self._errors("read"):
             for each in ports:
-                family = 6 if ":" in each.address else 4
-                values = (each.protocol, each.port, family, each.address, each.address, *owner)
+                values = (each.protocol, each.port, _family(each), each.address, each.address, *owner)
                 row = self._db.execute(query, values).fetchone()
                 if row is not None:
-                    taken.append((each, Owner(*row)))
-            if not taken:
-                rows = [(p.protocol, p.port, 6 if ":" in p.address else 4, p.address, *owner, name) for p in ports]
-                self._db.executemany("INSERT OR REPLACE INTO port VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        return taken
+                    found.append((each, Owner(*row)))
+        return found
 
     def _elements(self, owner: Owner, name: str) -> tuple[Element, ...]:
         query = """SELECT "table", map, key, value FROM element
             WHERE (network, container_id, ifname) = (?, ?, ?) AND part = ?"""
         return tuple(Element(*row) for row in self._db.execute(query, (*owner, name)))
+
+    def _ports(self, owner: Owner, name: str) -> tuple[Port, ...]:
+        query = "SELECT protocol, address, port FROM port WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)"
+        return tuple(Port(*row) for row in self._db.execute(query, (*owner, name)))
+
+
+def _family(port: Port) -> int:
+    return 6 if ":" in port.address else 4

@@ -158,7 +158,8 @@ def full(rounds: int) -> dict[str, list[float]]:
     say(f"plugin: a /16 with {RESERVATIONS} reservations, {rounds} rounds")
     times: dict[str, list[float]] = {"none": [], "many": []}
     given = {
-        who: conf("podnet", f"full-{who}", subnet) for who, subnet in (("none", "10.93.0.0/16"), ("many", "10.94.0.0/16"))
+        who: conf("podnet", f"full-{who}", subnet)
+        for who, subnet in (("none", "10.93.0.0/16"), ("many", "10.94.0.0/16"))
     }
     fill(given["many"])
     for index in range(rounds + 2):

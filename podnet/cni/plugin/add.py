@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import bridge, ipam, parts, plan
-from podnet.cni.plugin.call import locked
+from podnet.cni.plugin.call import locked, turn
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
 from podnet.cni.spec.result import Result, to_json
@@ -89,11 +89,13 @@ def add(call: Call) -> dict[str, Any]:
     parts.wanted(call)
     _refuse_taken(call)
     with (
+        turn(call.state, call.owner),
         locked(call.state, call.settings.bridge) as lock,
         call.ledger() as ledger,
         call.book(ledger) as book,
         undone() as undo,
     ):
+        call.passed("lock")
         return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 
 
@@ -111,6 +113,7 @@ def _refuse_taken(call: Call) -> None:
 
 def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
     given = _addresses(call, ledger, inode, undo)
+    call.passed("address")
     if call.config.ipam_type and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config")
     if call.settings.mode == "ptp" and not given.ips:
@@ -127,9 +130,10 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
     machine, host = call.machine, made.attachment.host
     if call.settings.mode == "bridge":
         seen = shared.bridge(undo)
-        shared.gateways(made.gateways, undo)
+        shared.gateways(seen, made.gateways, undo)
         first = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
         answer = answer._replace(interfaces=(first, *answer.interfaces[1:]))
+    call.passed("bridge")
     undo.push(f"link {host}", lambda: machine.delete_link(host))
     sysctls = _host_sysctls(host, routed=call.settings.mode == "ptp")
     machine.apply(schedule([Change("create", each, None, "ADD") for each in (*made.objects, *sysctls)]))
@@ -141,7 +145,9 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
         machine.add_route(route)
     if call.settings.dad:
         _wait_for_dad(call)
+    call.passed("link")
     answer = parts.add(call, book, inode, answer, undo)
+    call.passed("rules")
     # Last, because it is the whole machine's and is never taken back.
     if made.gateways or call.settings.mode == "ptp":
         machine.apply([Op("set", Sysctl("", FORWARDING[each], "1"), ("value",)) for each in made.families])

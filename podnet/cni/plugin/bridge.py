@@ -85,13 +85,13 @@ class Shared:
         if not ports:
             machine.delete_link(made.name)
 
-    def gateways(self, wanted: tuple[Address, ...], undo: Undo) -> None:
+    def gateways(self, seen: LinkSeen, wanted: tuple[Address, ...], undo: Undo) -> None:
         """Put the gateways' addresses on the bridge. Raises ``CNIError`` where others stand in their way."""
         if not wanted:
             return
         settings, machine = self._call.settings, self._call.machine
         name = settings.bridge
-        there = [e for e in machine.observe([""]).values() if isinstance(e, Address) and e.dev == name]
+        there = machine.addresses_of(seen)
         texts = {each.address for each in there}
         for each in wanted:
             if each.address in texts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from contextlib import contextmanager
+from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.cni.attachment import label_of, plugin_host_name
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from podnet.cni.spec.environment import Environment
     from podnet.ipam.ledger import Holder
 
-__all__ = ["Call", "Lock", "host_end", "host_end_of", "locked", "stale"]
+__all__ = ["Call", "Lock", "host_end", "host_end_of", "locked", "stale", "turn"]
 
+_F_WRLCK = 1
 _PATIENCE = 10.0  # seconds that a call waits for a lock
 
 
@@ -36,6 +39,7 @@ class Call(NamedTuple):
     config: NetworkConfig
     settings: Settings
     state: str
+    passed: Callable[[str], None] = lambda _phase: None  # told the name of a phase that has ended
 
     @property
     def owner(self) -> Owner:
@@ -112,6 +116,47 @@ class Lock:
         return True
 
 
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, owner
+
+
+@contextmanager
+def turn(
+    state: str, owner: Owner, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """Be the only call for an attachment, of this server and of all other processes.
+
+    A runtime makes no two at once, but it may give one up, and call DEL while the server still carries out its ADD.
+    The lock is one byte of a file, at the attachment's hash: nothing remains of it. Raises ``CNIError`` as ``locked``.
+    """
+    from fcntl import F_OFD_SETLK, fcntl
+
+    place = int.from_bytes(sha1("/".join(owner).encode(), usedforsecurity=False).digest()[:7], "big")
+    request = _FLOCK.pack(_F_WRLCK, os.SEEK_SET, place, 1, 0)
+    descriptor = _lock_file(state, "attachments")
+    try:
+        until = clock() + patience
+        while True:
+            try:
+                fcntl(descriptor, F_OFD_SETLK, request)
+                break
+            except BlockingIOError:
+                if clock() > until:
+                    msg = f"another call for {owner.ifname} of {owner.container_id} has run for {patience:g} s"
+                    raise CNIError(TRY_AGAIN_LATER, msg, f"in network {owner.network}") from None
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(state: str, name: str) -> int:
+    try:
+        os.makedirs(state, mode=0o755, exist_ok=True)
+        return os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
+
+
 @contextmanager
 def locked(
     state: str, name: str, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
@@ -119,11 +164,7 @@ def locked(
     """Hold a share of a lock. Raises ``CNIError`` 11 where another keeps it for itself too long, 5 without a file."""
     from fcntl import LOCK_NB, LOCK_SH, flock
 
-    try:
-        os.makedirs(state, mode=0o755, exist_ok=True)
-        descriptor = os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
+    descriptor = _lock_file(state, name)
     try:
         until = clock() + patience
         while True:

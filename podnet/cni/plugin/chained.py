@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import parts
 from podnet.cni.plugin.add import check_netns, undone
+from podnet.cni.plugin.call import turn
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import to_json
 from podnet.ipam.book import Book
@@ -25,7 +26,7 @@ def add(call: Call) -> dict[str, Any]:
     result = _previous(call, "must be called as chained plugin")
     inode = check_netns(call)
     parts.wanted(call)
-    with Book(call.state) as book, undone() as undo:
+    with turn(call.state, call.owner), Book(call.state) as book, undone() as undo:
         return to_json(parts.add(call, book, inode, result, undo), call.config.version)
 
 
@@ -41,7 +42,7 @@ def check(call: Call) -> None:
 
 def delete(call: Call, mode: str) -> None:
     """DEL: the part of this attachment, as it is written down."""
-    with Book(call.state) as book:
+    with turn(call.state, call.owner), Book(call.state) as book:
         parts.remove(call.machine, book, call.owner, [mode])
 
 

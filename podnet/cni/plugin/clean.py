@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import ipam, parts
-from podnet.cni.plugin.call import host_end
+from podnet.cni.plugin.call import host_end, turn
 from podnet.cni.spec.errors import INTERNAL, CNIError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ __all__ = ["collect", "delete"]
 
 def delete(call: Call) -> None:
     """DEL: all that there is of this attachment; what is gone already is no error. Raises ``CNIError`` at the end."""
-    with call.ledger() as ledger, call.book(ledger) as book:
+    with turn(call.state, call.owner), call.ledger() as ledger, call.book(ledger) as book:
+        call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):
             steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
@@ -50,6 +51,7 @@ def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
     seen = host_end(call.machine, owner)
     wait = call.machine.delete_link_aside(seen.name) if seen is not None else lambda: None
     parts.all_of([lambda: parts.remove(call.machine, book, owner), wait])
+    call.passed("removal")
     if ledger.holder(owner) is not None or ledger.leases(owner):
         with ledger.transaction():
             ledger.forget(owner)

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, nft, rtnl
+from podnet.kernel import conntrack, dump, nft, rtnl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
@@ -21,6 +21,7 @@ from podnet.kernel.objects import PROTOCOL, Route
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from podnet.kernel.conntrack import Flow
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
 
@@ -31,6 +32,7 @@ _IFF_PROMISC = 0x100
 _BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
 _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
+_RTA_DST, _RTA_OIF = 1, 4
 _CREATE, _EXCL = 0x400, 0x200
 
 
@@ -75,6 +77,10 @@ class Machine:
         answer = self._socket(netns).get(_RTM_GETLINK, request)
         return None if answer is None else _seen(*answer)
 
+    def addresses_of(self, link: LinkSeen) -> list[Address]:
+        """The addresses of one of the machine's links."""
+        return dump.addresses(self._socket(""), "", {link.number: link.name}, link.number)
+
     def routes(self, netns: str) -> list[Route]:
         """All routes of a namespace; of those with several ways (IPv6), gateway and device are empty."""
         names = {index: row.name for index, row in dump.links(self._socket(netns)).items()}
@@ -93,6 +99,32 @@ class Machine:
                 address = socket.inet_ntop(socket.AF_INET6, values[rtnl.IFA_ADDRESS])
                 found.append((address, bool(flags & _IFA_F_DADFAILED)))
         return found
+
+    def route_device(self, address: str) -> str:
+        """The link by which an IPv4 address is reached; empty where there is no route to it."""
+        request = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
+        answer = self._socket("").get(rtnl.RTM_GETROUTE, request + attr(_RTA_DST, socket.inet_aton(address)))
+        if answer is None:
+            return ""
+        data, start, end = answer
+        index = next((data[a:b] for kind, a, b in attrs(data, start + 12, end) if kind == _RTA_OIF), b"")
+        found = self._socket("").get(_RTM_GETLINK, _IFINFO.pack(0, 0, int.from_bytes(index, "little"), 0, 0))
+        return "" if found is None else _seen(*found).name
+
+    def addresses(self) -> set[str]:
+        """The machine's own addresses, without prefix length."""
+        packed = struct.pack("=BBBBi", socket.AF_UNSPEC, 0, 0, 0, 0)
+        found = set()
+        for _, data, start, end in self._socket("").dump(_RTM_GETADDR, packed):
+            values = {kind: data[begin:stop] for kind, begin, stop in attrs(data, start + 8, end)}
+            address = values.get(rtnl.IFA_LOCAL) or values.get(rtnl.IFA_ADDRESS, b"")
+            if address:
+                found.add(socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address))
+        return found
+
+    def udp_flows(self, family: int, port: int) -> list[Flow]:
+        """The tracked UDP flows to a port."""
+        return conntrack.udp_flows("", family, port)
 
     # -- change -------------------------------------------------------------------------------------------
 
@@ -170,6 +202,10 @@ class Machine:
         ended.acquire()
         start_new_thread(aside, ())
         return wait
+
+    def forget_flows(self, flows: Sequence[Flow]) -> None:
+        """Let the kernel forget tracked flows."""
+        conntrack.delete("", flows)
 
     def nft(self, commands: str) -> str:
         """Run nft commands as one transaction."""

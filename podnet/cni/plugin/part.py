@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
+    from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import IP, Result
     from podnet.ipam.book import Element, Port
     from podnet.ipam.ledger import Owner
 
-__all__ = ["Data", "Part", "Rules", "own_ips"]
+__all__ = ["Data", "Part", "Rules", "own_ips", "section"]
 
 Data = dict[str, Any]
 
@@ -67,8 +68,23 @@ class Part:
         """What of that is missing or differs, one reason each; rules are compared by the caller."""
         return []
 
+    def removed(self, machine: Machine, owner: Owner, data: Data) -> None:
+        """What is left to do when the rules are gone: with what they had set going."""
+
+    def dropped(self, machine: Machine) -> None:
+        """What else goes when the part's tables have gone."""
+
     def unmake(self, machine: Machine, owner: Owner, data: Data) -> None:
         """Take away what ``make`` may have made, with neither namespace nor configuration; no error if it is gone."""
+
+
+def section(call: Call, name: str) -> Document:
+    """The keys of a part: a chained plugin's own ones, else those of the object that bears the part's name."""
+    from podnet.cni.spec.document import Document
+
+    if call.settings.mode == name:
+        return call.config.document
+    return call.config.document.object(name) or Document({}, name)
 
 
 def own_ips(call: Call, result: Result) -> tuple[IP, ...]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
 from podnet.cni.plugin.masquerade import Masquerade
+from podnet.cni.plugin.portmap import PortMap
 from podnet.cni.plugin.settings import CHAINED
-from podnet.cni.spec.errors import CNIError, as_cni_error
+from podnet.cni.spec.errors import HOST_PORT_TAKEN, CNIError, as_cni_error
 from podnet.errors import PodnetError
 from podnet.ipam.book import Noted
-from podnet.ipam.ledger import boot_id
+from podnet.ipam.ledger import Holder, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.plugin.part import Part
     from podnet.cni.spec.result import Result
-    from podnet.ipam.book import Book, Element
+    from podnet.ipam.book import Book, Element, Port
     from podnet.ipam.ledger import Owner
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(),)
+PARTS: tuple[Part, ...] = (Masquerade(), PortMap())
 
 
 def wanted(call: Call) -> list[Part]:
@@ -52,9 +53,15 @@ def add(call: Call, book: Book, inode: int, result: Result, undo: Undo) -> Resul
     boot = boot_id()
     made = [part.rules(owner, data) for part, data in planned]
     undo.push("parts", lambda: _take_back(call, book, names))
-    with book.transaction():
-        for (part, data), each in zip(planned, made, strict=True):
-            book.note(Noted(owner, part.name, data, call.environment.netns, inode, boot, each.elements))
+    noted = [
+        Noted(owner, part.name, data, call.environment.netns, inode, boot, each.elements, part.ports(data))
+        for (part, data), each in zip(planned, made, strict=True)
+    ]
+    taken = _written(book, noted)
+    if taken and _cleared(call, book, [other for _, other in taken]):
+        taken = _written(book, noted)
+    if taken:
+        raise CNIError(HOST_PORT_TAKEN, "; ".join(_said(*each) for each in taken))
     rules.add(machine, made)
     for part, data in planned:
         result = part.make(call, result, data)
@@ -64,6 +71,32 @@ def add(call: Call, book: Book, inode: int, result: Result, undo: Undo) -> Resul
 def _take_back(call: Call, book: Book, names: list[str]) -> None:
     remove(call.machine, book, call.owner, names)
     drop_tables(call.machine, book, call.config.name, names)
+
+
+def _written(book: Book, noted: list[Noted]) -> list[tuple[Port, Owner]]:
+    """Write parts down with their host ports; where others have some of these, which, and nothing is written."""
+    with book.transaction():
+        taken = [found for each in noted for found in book.taken(each.owner, each.ports)]
+        for each in noted if not taken else ():
+            book.note(each)
+    return taken
+
+
+def _cleared(call: Call, book: Book, others: list[Owner]) -> bool:
+    """Whether all of these who have host ports are dead; then those go."""
+    parts = [part for other in dict.fromkeys(others) for part in book.parts(other) if part.ports]
+    holders = [Holder(each.owner, each.netns, each.inode, each.boot_id) for each in parts]
+    if len(call.stale(holders)) < len(holders):
+        return False
+    for each in parts:
+        remove(call.machine, book, each.owner, [each.name])
+    return True
+
+
+def _said(port: Port, owner: Owner) -> str:
+    where = "every address" if port.address in ("0.0.0.0", "::") else port.address
+    whose = f"container {owner.container_id} ({owner.ifname}, network {owner.network})"
+    return f"host port {port.port}/{port.protocol} of {where} is taken by {whose}"
 
 
 def remove(machine: Machine, book: Book, owner: Owner, names: Sequence[str] | None = None) -> None:
@@ -92,14 +125,19 @@ def remove(machine: Machine, book: Book, owner: Owner, names: Sequence[str] | No
         rules.delete(machine, [each for each in elements if each not in alone and each[:3] not in places])
         gone = {each[:3] for each in alone}
         rules.put_back(machine, [each for each in theirs if each[:3] in gone])
+    all_of([lambda part=part: part.removed(machine, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
 
 
 def drop_tables(machine: Machine, book: Book, network: str, names: Sequence[str] | None = None) -> None:
     """Delete the nftables tables of these parts that nobody has an element in."""
-    tables = [each for part in PARTS if names is None or part.name in names for each in part.tables(network)]
-    if tables:
-        with book.transaction():
-            rules.delete_tables(machine, book.unused(dict.fromkeys(tables)))
+    for part in PARTS:
+        tables = part.tables(network) if names is None or part.name in names else ()
+        if tables and book.unused(tables):
+            with book.transaction():
+                unused = book.unused(tables)
+                rules.delete_tables(machine, unused)
+                if unused:
+                    part.dropped(machine)
 
 
 def lacking(call: Call, result: Result) -> list[str]:

@@ -67,7 +67,7 @@ def lacking(machine: Machine, wanted: Rules, what: str) -> list[str]:
     problems = []
     for each in wanted.elements:
         found = _listed(machine, each)
-        if found is None or _squeezed(each.value) not in _squeezed(found):
+        if found is None or (each.value and _squeezed(f": {each.value} }}") not in _squeezed(found)):
             problems.append(f"{what} of {each.key} is missing")
     if wanted.elements:
         there: dict[str, str] = {}

@@ -95,6 +95,10 @@ def _bridge(config: NetworkConfig, shared: Settings) -> Settings:
         raise CNIError(INVALID_CONFIG, f"bridge: {name[:40]!r} is no name for an interface")
     if found.hairpin and found.promisc:
         raise CNIError(INVALID_CONFIG, "cannot set hairpin mode and promiscuous mode at the same time")
+    if config.runtime.port_mappings and not found.promisc:
+        # Where bridges hand their packets to netfilter (br_netfilter), one from a pod to its own host port is
+        # translated while it is bridged, and must go back through the port that it came from.
+        found = found._replace(hairpin=True)
     if found.no_interface and config.ipam_type:
         raise CNIError(INVALID_CONFIG, "cannot use IPAM when DisableContainerInterface flag is set")
     return found

@@ -55,7 +55,11 @@ def carry_out(connection: socket.socket, removals: Removals, state: str) -> None
         given = files
         os.lseek(given.stdin, 0, os.SEEK_SET)
         code, output, said = main.answer(
-            environ, lambda: read(given.stdin), state=state, machine=lambda: WarmMachine(removals, given.stderr)
+            environ,
+            lambda: read(given.stdin),
+            state=state,
+            machine=lambda: WarmMachine(removals, given.stderr),
+            warm=True,
         )
         protocol.write_all(files.stdout, output)
         protocol.write_all(files.stderr, said)

@@ -15,6 +15,7 @@ _MODULES = (
     # What is imported where it is needed.
     "ctypes",
     "datetime",
+    "encodings.ascii",
     "encodings.idna",
     "errno",
     "fcntl",

@@ -26,6 +26,7 @@ __all__ = ["Server", "serve"]
 
 _AT_ONCE = 128  # calls; the others wait in the socket's queue
 _SWITCH = 0.0005  # seconds that a thread may keep the interpreter; Python's 0.005 is as long as an ADD
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _ENDING = 200.0  # seconds: longer than any call may take
 
 
@@ -39,11 +40,11 @@ class Server:
         self._running = 0
         self._last = time.monotonic()
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._ending = False
+        self._ending = threading.Event()
 
     def end(self) -> None:
         """Take no more calls; ``run`` returns when those that run are answered. Good in a signal handler."""
-        self._ending = True
+        self._ending.set()
         os.write(self._waker, b"e")
 
     def run(self) -> None:
@@ -53,13 +54,13 @@ class Server:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        while not self._ending:
+        while not self._ending.is_set():
             poll.poll(self._patience())
-            if self._ending or self._is_idle():
+            if self._ending.is_set() or self._is_idle():
                 break
             self._take(sock)
         self._listener.hide()
-        if not self._ending:
+        if not self._ending.is_set():
             self._take(sock)  # who connected while the name was still there
         self._listener.close()
         with self._lock:
@@ -80,8 +81,8 @@ class Server:
         """Accept all that wait, as far as there may be as many at once."""
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._running < _AT_ONCE or self._ending)
-            if self._ending:
+                self._lock.wait_for(lambda: self._running < _AT_ONCE or self._ending.is_set())
+            if self._ending.is_set():
                 return
             try:
                 connection, _ = sock.accept()
@@ -111,26 +112,31 @@ class Server:
 def serve(
     path: str = protocol.SOCKET, state: str = STATE, idle: float = 0, ready: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve at systemd's socket or at ``path`` until SIGTERM or SIGINT, or ``idle`` seconds (0: for ever) without a call.
+    """Serve at systemd's socket or at ``path``, until SIGTERM or SIGINT, or until no call came for ``idle`` seconds.
 
-    ``ready`` is called when the socket listens. Raises ``ServerError``.
+    With ``idle`` 0 it waits for ever. ``ready`` is called when the socket listens. Raises ``ServerError``.
     """
     if os.geteuid() != 0:
         msg = "the server makes pods' interfaces, which needs root; run it with sudo"
         raise ServerError(msg)
-    listener = inherited(os.environ) or listening(path)
+    # Kept until somebody is there who can end in order.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        listener = inherited(os.environ) or listening(path)
+        server = Server(listener, state, idle)
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            server.end()
+
+        for number in _ENDS:
+            signal.signal(number, end)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     try:
         preload()
-        server = Server(listener, state, idle)
     except BaseException:
         listener.close()
         raise
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        server.end()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     # Delegates get this one's working folder, and must not keep a mount busy.
     os.chdir("/")
     sys.setswitchinterval(_SWITCH)

@@ -57,15 +57,19 @@ def test_an_element_that_another_attachment_has_too_is_shared(tmp_path: Path) ->
 def test_a_host_port_has_one_owner_on_the_machine(
     tmp_path: Path, first: tuple[str, str, int], second: tuple[str, str, int], refused: bool
 ) -> None:
-    one, two = Port(*first), Port(*second)
+    one, two, free = Port(*first), Port(*second), Port("tcp", "0.0.0.0", 9)
     with Book(str(tmp_path)) as book:
-        assert book.claim(ONE, "portmap", [one]) == []
-        assert book.claim(ONE, "portmap", [one]) == [], "one's own is no conflict"
-        assert book.claim(TWO, "portmap", [Port("tcp", "0.0.0.0", 9), two]) == ([(two, ONE)] if refused else [])
-        if refused:
-            assert book.claim(ONE, "portmap", [Port("tcp", "0.0.0.0", 9)]) == [], "all or nothing"
+        with book.transaction():
+            book.note(noted(ONE, "portmap")._replace(ports=(one,)))
+        assert book.parts(ONE)[0].ports == (one,)
+        assert book.taken(ONE, [one]) == [], "one's own is no conflict"
+        assert book.taken(TWO, [free, two]) == ([(two, ONE)] if refused else [])
+        if one == two:
+            with pytest.raises(LedgerError, match="UNIQUE"), book.transaction():
+                book.note(noted(TWO, "portmap")._replace(ports=(two,)))
+            assert book.parts(TWO) == []
         book.strike(ONE, "portmap")
-        assert book.claim(TWO, "portmap", [two]) == []
+        assert book.taken(TWO, [two]) == []
 
 
 def test_a_ledger_of_the_first_layout_is_carried_over(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from podnet.cni.plugin.machine import Machine
 from podnet.errors import KernelError
+from podnet.kernel.conntrack import Flow
 from podnet.kernel.objects import Address, Route
 from podnet.kernel.schedule import Op
 
@@ -216,6 +217,9 @@ class FailingMachine(Machine):
     def add_route(self, route: Route) -> None:
         self._step(lambda: Machine.add_route(self, route))
 
+    def forget_flows(self, flows: Sequence[Flow]) -> None:
+        self._step(lambda: Machine.forget_flows(self, flows))
+
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))
         return found
@@ -227,6 +231,7 @@ def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
     host: Any, network: dict[str, Any], late: bool, bridge: str
 ) -> None:
     network |= {"portIsolation": True, "forceAddress": True}
+    network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
     if bridge == "there":
         host.tool("ip", "link", "add", "br0", "type", "bridge")
         host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
