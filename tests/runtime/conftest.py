@@ -38,7 +38,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def machine(way: Way, cgroup: str, tmp_path: Path) -> Iterator[OwnMachine]:  # the cgroup ends after it
-    """A machine of its own, with podnet and the reference plugins, and podnet's server where that belongs to the way."""
+    """A machine of its own, with podnet and the reference plugins; and the server, where that belongs to the way."""
     reference = [(path.name, path) for path in sorted(Path("/usr/lib/cni").glob("*"))]
     with own_machine([("podnet", way.executable), *reference]) as made:
         if way.served:

@@ -95,6 +95,7 @@ def add(call: Call) -> dict[str, Any]:
         call.book(ledger) as book,
         undone() as undo,
     ):
+        call.refuse_abandoned()
         call.passed("lock")
         return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 

@@ -64,6 +64,14 @@ class Call(NamedTuple):
         with Book(self.state) as book:
             yield book
 
+    def refuse_abandoned(self) -> None:
+        """Raise ``CNIError`` 11 where nobody waits for the answer: a DEL may have been here already.
+
+        Asked when it is this attachment's turn: whoever was killed later sends its DEL later, and that waits for us.
+        """
+        if self.machine.abandoned():
+            raise CNIError(TRY_AGAIN_LATER, "the caller was killed before its turn came", "nothing was made")
+
     def stale(self, holders: Iterable[Holder]) -> list[Holder]:
         """Those attachments whose namespace is gone, or is of another boot."""
         return stale(self.machine, holders)

@@ -27,6 +27,7 @@ def add(call: Call) -> dict[str, Any]:
     inode = check_netns(call)
     parts.wanted(call)
     with turn(call.state, call.owner), Book(call.state) as book, undone() as undo:
+        call.refuse_abandoned()
         return to_json(parts.add(call, book, inode, result, undo), call.config.version)
 
 

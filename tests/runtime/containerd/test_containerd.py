@@ -81,13 +81,7 @@ def mapped(host_port: int) -> dict[str, Any]:
     return {"port_mappings": [{"protocol": 0, "container_port": 80, "host_port": host_port}]}
 
 
-@pytest.mark.parametrize(
-    "by",
-    [
-        pytest.param("podnet", marks=pytest.mark.xfail(reason="port mappings are not built in yet", strict=True)),
-        "portmap",
-    ],
-)
+@pytest.mark.parametrize("by", ["podnet", "portmap"])
 def test_the_host_port_answers_until_the_pod_is_stopped(node: Node, conflist: dict[str, Any], by: str) -> None:
     """Mapped by podnet itself, and by the reference plugin that is chained behind it."""
     if by == "portmap":

@@ -43,13 +43,7 @@ def test_containers_reach_each_other_and_leave_nothing(host: Host) -> None:
     assert host.machine.changes(before) == []
 
 
-@pytest.mark.parametrize(
-    "by",
-    [
-        pytest.param("podnet", marks=pytest.mark.xfail(reason="port mappings are not built in yet", strict=True)),
-        "portmap",
-    ],
-)
+@pytest.mark.parametrize("by", ["podnet", "portmap"])
 def test_published_ports_answer_until_removal(host: Host, conflist: dict[str, Any], by: str) -> None:
     """Also after ``podman network reload``, which goes by libcni's result cache: it has deleted all rules before."""
     if by == "portmap":

@@ -131,7 +131,7 @@ class Storm:
         if self._serving is not None and self._serving.poll() is None:
             return
         before = os.stat(_SOCKET).st_ino if os.path.exists(_SOCKET) else 0
-        self._serving = subprocess.Popen([self._server, "serve"], preexec_fn=_unblocked)
+        self._serving = subprocess.Popen([self._server, "serve"], preexec_fn=_unblocked)  # noqa: PLW1509 - there are no threads here
         deadline = time.monotonic() + 60
         while not os.path.exists(_SOCKET) or os.stat(_SOCKET).st_ino == before:
             if time.monotonic() > deadline or self._serving.poll() is not None:
