@@ -53,12 +53,20 @@ class Call(NamedTuple):
 
     def ledger(self) -> Book:
         """The ledger of this network."""
-        return Book(ipam.state_folder(self.config, self.state))
+        return Book(self._folder())
+
+    def _folder(self) -> str:
+        try:
+            return ipam.state_folder(self.config, self.state)
+        except CNIError:
+            if self.environment.command != "DEL":
+                raise
+            return self.state  # no ADD has passed with this configuration: DEL finds nothing, and that is no error
 
     @contextmanager
     def book(self, ledger: Book) -> Iterator[Book]:
         """The machine's book: the network's ledger itself, where that is in the same folder."""
-        if ipam.state_folder(self.config, self.state) == self.state:
+        if self._folder() == self.state:
             yield ledger
             return
         with Book(self.state) as book:
