@@ -41,12 +41,9 @@ def state_folder(config: NetworkConfig, default: str) -> str:
 
 def _path(text: str, where: str) -> str:
     """An absolute path that can be a file's. Raises ``CNIError`` 7."""
-    try:
-        if os.path.isabs(text) and "\0" not in text and os.fsencode(text):
-            return text
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can say
-        pass
-    raise CNIError(INVALID_CONFIG, f"{where}: {text[:80]!a} is no absolute path")
+    if not os.path.isabs(text) or "\0" in text:
+        raise CNIError(INVALID_CONFIG, f"{where}: {text[:80]!r} is no absolute path")
+    return text
 
 
 def ranges_of(config: NetworkConfig) -> tuple[RangeSet, ...]:

@@ -119,7 +119,9 @@ class Runtime:
         if verb == "GC":
             valid = [{"containerID": each.container, "ifname": "eth0"} for each in self.slots if each.result]
             extra = {"cni.dev/valid-attachments": valid}
-        return CONF | extra
+        # As containerd writes the keys.
+        ports = [{"HostPort": 10000 + slot.number, "ContainerPort": 80, "Protocol": "TCP"}]
+        return CONF | {"runtimeConfig": {"portMappings": ports}} | extra
 
     def round(self) -> None:
         """One round of ADD, DEL and CHECK, each slot in its own state, with kills."""
@@ -181,18 +183,23 @@ class Runtime:
         assert self.ask([("CHECK", slot) for slot in attached]) == [(0, None)] * len(attached)
         hosts = {row["ifname"] for row in self.machine.json("ip", "-j", "link")} - {"lo", "cni0"}
         assert hosts == {slot.host for slot in attached}
-        assert self.elements() == sorted(slot.address for slot in attached)
+        assert self.elements("pods4") == sorted(slot.address for slot in attached)
+        assert self.elements("ports4") == sorted(f"tcp.{10000 + slot.number}" for slot in attached)
         written = "\n".join(self.machine.reservations())
-        for table in ("holder", "lease", "part", "element"):
+        # Masquerading has one element, a port mapping two.
+        for table, count in (("holder", 1), ("lease", 1), ("part", 2), ("element", 3), ("port", 1)):
             found = re.findall(rf"^{table} .*?\b(pod\d+-\d+)\b", written, re.MULTILINE)
-            assert sorted(found) == sorted(slot.container for slot in attached), table
+            assert sorted(found) == sorted([slot.container for slot in attached] * count), table
         for slot in attached:
             assert self.machine.address("eth0", slot.netns) == [f"{slot.address}/26"]
 
-    def elements(self) -> list[str]:
-        """The addresses that are masqueraded."""
+    def elements(self, name: str) -> list[str]:
+        """The keys in the maps of this name."""
         rows = self.machine.json("nft", "-j", "list", "ruleset")["nftables"]
-        return sorted(str(each[0]) for row in rows if "map" in row for each in row["map"].get("elem", []))
+        keys = [
+            each[0] for row in rows if row.get("map", {}).get("name") == name for each in row["map"].get("elem", [])
+        ]
+        return sorted(".".join(map(str, each["concat"])) if isinstance(each, dict) else each for each in keys)
 
 
 @pytest.fixture(params=["cold", "warm"])
