@@ -141,14 +141,13 @@ class OwnMachine:
         # What is on its way to being a container's process is none yet.
         until(lambda: not [each for each in self.processes() if each.endswith("runc init")], "containers have started")
         rules = self.json("nft", "-j", "list", "ruleset").get("nftables", [])
-        mounts = [line.split()[4] for line in self.out("cat", "/proc/self/mountinfo").splitlines()]
         return {
             "links": sorted(row["ifname"] for row in self.json("ip", "-j", "link")),
             "routes": sorted(row["dst"] for row in self.json("ip", "-j", "route", "show", "table", "main")),
             "rules": sorted(_rule(row) for row in rules if "metainfo" not in row),
             "queueing": sorted(line for line in self.out("tc", "qdisc").splitlines() if "noqueue" not in line),
             "namespaces": sorted(self.out("ls", "/run/netns").split()),
-            "mounts": sorted(mounts),
+            "mounts": sorted(self.mounts()),
             "processes": sorted(self.processes()),
             "results": sorted(self.files("/var/lib/cni/results")),
             "reservations": self.reservations(),
@@ -167,6 +166,16 @@ class OwnMachine:
             if not lines or time.monotonic() > deadline:
                 return lines
             time.sleep(0.05)
+
+    def mounts(self) -> list[str]:
+        """The mount points on the machine's own file systems; others are the surrounding machine's, and come and go."""
+        rows = [line.split() for line in self.out("cat", "/proc/self/mountinfo").splitlines()]
+        own = {row[0] for row in rows if "podnet-test" in row[row.index("-") :]}
+        found = []
+        while new := [row for row in rows if row[1] in own and row[0] not in own]:
+            own |= {row[0] for row in new}
+            found += [row[4] for row in new]
+        return found
 
     def processes(self) -> list[str]:
         """What runs, without the machine's first process and whoever asks."""

@@ -24,7 +24,8 @@ def delete(call: Call) -> None:
         call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):
-            steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
+            # As the reference plugins do: dhcp gives its address back by the container's interface.
+            steps.insert(0, lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
         parts.all_of(steps)
 
 
