@@ -8,16 +8,22 @@ free one, however many are taken.
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import PodnetError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
+
+if not TYPE_CHECKING:
+    try:
+        import _sqlite3 as sqlite3  # sqlite3 itself is this, and imports datetime: 2 ms of a cold call
+    except ImportError:
+        import sqlite3
 
 __all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner", "boot_id"]
 

@@ -6,7 +6,6 @@ import os
 import struct
 import time
 from contextlib import contextmanager
-from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.cni.attachment import label_of, plugin_host_name
@@ -14,6 +13,7 @@ from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from podnet.ipam.book import Book
 from podnet.ipam.ledger import Owner, boot_id
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
