@@ -27,7 +27,7 @@ def add(call: Call) -> dict[str, Any]:
     inode = check_netns(call)
     parts.wanted(call)
     with turn(call.state, call.owner), Book(call.state) as book, undone() as undo:
-        return to_json(parts.add(call, book, inode, result, undo), call.config.version)
+        return _answer(call, parts.add(call, book, inode, result, undo))
 
 
 def check(call: Call) -> None:
@@ -59,6 +59,14 @@ def collect(call: Call, mode: str) -> None:
         ]
         steps.append(lambda: parts.drop_tables(call.machine, book, network, [mode]))
         parts.all_of(steps)
+
+
+def _answer(call: Call, result: Result) -> dict[str, Any]:
+    """The result; ``prevResult`` as it came, with what we know nothing of, where the part has added nothing to it."""
+    given, version = call.config.document.object("prevResult"), call.config.version
+    if result == call.config.prev_result and given is not None and given.text("cniVersion") in ("", version):
+        return {**given.raw, "cniVersion": version}
+    return to_json(result, version)
 
 
 def _previous(call: Call, complaint: str) -> Result:

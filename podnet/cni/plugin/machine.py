@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import conntrack, dump, nft, rtnl
+from podnet.kernel import conntrack, dump, forward, nft, rtnl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
@@ -126,6 +126,10 @@ class Machine:
         """The tracked UDP flows to a port."""
         return conntrack.udp_flows("", family, port)
 
+    def passes_forward(self, family: int, mark: int) -> bool | None:
+        """Whether iptables forwards what is marked; ``None`` where it has no say."""
+        return forward.passes(family, mark)
+
     # -- change -------------------------------------------------------------------------------------------
 
     def apply(self, ops: Sequence[Op]) -> None:
@@ -206,6 +210,14 @@ class Machine:
     def forget_flows(self, flows: Sequence[Flow]) -> None:
         """Let the kernel forget tracked flows."""
         conntrack.delete("", flows)
+
+    def pass_forward(self, family: int, mark: int) -> None:
+        """Let iptables forward what is marked."""
+        forward.let_pass(family, mark)
+
+    def unpass_forward(self, family: int, mark: int) -> None:
+        """Take that back."""
+        forward.stop_passing(family, mark)
 
     def nft(self, commands: str) -> str:
         """Run nft commands as one transaction."""

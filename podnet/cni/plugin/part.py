@@ -60,6 +60,10 @@ class Part:
         """The nftables tables, with family, that go when nobody has an element in them."""
         return ()
 
+    def disposable(self, machine: Machine, table: str) -> bool:
+        """Whether a table that nobody has an element in may go."""
+        return True
+
     def make(self, call: Call, result: Result, data: Data) -> Result:
         """Make what is no rule; the result, with what was made in it. Raises ``PodnetError``; ``unmake`` follows."""
         return result

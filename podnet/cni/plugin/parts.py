@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
+from podnet.cni.plugin.firewall import Firewall
 from podnet.cni.plugin.masquerade import Masquerade
 from podnet.cni.plugin.portmap import PortMap
 from podnet.cni.plugin.settings import CHAINED
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(), PortMap())
+PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall())
 
 
 def wanted(call: Call) -> list[Part]:
@@ -134,7 +135,7 @@ def drop_tables(machine: Machine, book: Book, network: str, names: Sequence[str]
         tables = part.tables(network) if names is None or part.name in names else ()
         if tables and book.unused(tables):
             with book.transaction():
-                unused = book.unused(tables)
+                unused = [each for each in book.unused(tables) if part.disposable(machine, each)]
                 rules.delete_tables(machine, unused)
                 if unused:
                     part.dropped(machine)

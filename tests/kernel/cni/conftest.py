@@ -102,6 +102,19 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.fixture
+def outside(host: Any) -> Iterator[Any]:
+    """The host with a client outside, in namespace c3."""
+    host.tool("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", "c3")
+    for netns, v4, v6 in ((), "192.0.2.1/24", "fd99::1/64"), (("-n", "c3"), "192.0.2.2/24", "fd99::2/64"):
+        host.tool("ip", *netns, "address", "add", v4, "dev", "up0")
+        host.tool("ip", *netns, "-6", "address", "add", v6, "dev", "up0", "nodad")
+        host.tool("ip", *netns, "link", "set", "up0", "up")
+    host.tool("ip", "-n", "c3", "link", "set", "lo", "up")
+    yield host
+    host.tool("ip", "link", "delete", "up0")
+
+
+@pytest.fixture
 def conf() -> dict[str, Any]:
     """A network of both families, as a cluster has it."""
     return {

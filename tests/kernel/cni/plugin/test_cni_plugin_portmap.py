@@ -6,16 +6,14 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from plugin_traffic import ask, serving
 
 from podnet.kernel.conntrack import udp_flows
-from podnet.kernel.netns import entered, open_socket
+from podnet.kernel.netns import open_socket
 
 pytestmark = pytest.mark.kernel
 
@@ -25,58 +23,6 @@ BRIDGE = {4: "10.1.2.1", 6: "fd00:1::1"}
 
 def mapping(**keys: Any) -> dict[str, Any]:
     return {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"} | keys]}}
-
-
-@pytest.fixture
-def outside(host: Any) -> Iterator[Any]:
-    """The host with a client outside, in namespace c3."""
-    host.tool("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", "c3")
-    for netns, v4, v6 in ((), "192.0.2.1/24", "fd99::1/64"), (("-n", "c3"), "192.0.2.2/24", "fd99::2/64"):
-        host.tool("ip", *netns, "address", "add", v4, "dev", "up0")
-        host.tool("ip", *netns, "-6", "address", "add", v6, "dev", "up0", "nodad")
-        host.tool("ip", *netns, "link", "set", "up0", "up")
-    host.tool("ip", "-n", "c3", "link", "set", "lo", "up")
-    yield host
-    host.tool("ip", "link", "delete", "up0")
-
-
-@contextmanager
-def serving(netns: str, port: int = 80) -> Iterator[None]:
-    """A server in a container that tells each client the address that it is seen under."""
-    with entered(f"/run/netns/{netns}"):
-        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    server.settimeout(0.1)
-    done = threading.Event()
-
-    def serve() -> None:
-        while not done.is_set():
-            try:
-                connection, address = server.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                connection.sendall(address[0].removeprefix("::ffff:").encode())
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        server.close()
-
-
-def ask(netns: str, address: str, port: int = 8080, patience: float = 5) -> str:
-    """Under which address a server sees a client of a namespace; empty where it does not answer."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with open_socket(f"/run/netns/{netns}" if netns else "", family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(patience)
-        try:
-            sock.connect((address, port))
-            return sock.recv(100).decode()
-        except (ConnectionRefusedError, TimeoutError):
-            return ""
 
 
 MODES = ("bridge", "ptp")
