@@ -6,7 +6,6 @@ A thread enters a namespace with ``setns`` and leaves it again (0.013 ms); forki
 
 from __future__ import annotations
 
-import _socket as socket  # the rest of socket takes 6 ms to import
 import ctypes
 import os
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from podnet.errors import KernelError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 __all__ = [
@@ -228,5 +228,7 @@ def _return(home: int) -> None:
 
 def open_socket(name: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
     """A socket that lives in a namespace, whoever uses it later."""
+    import socket
+
     with entered(name):
         return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)

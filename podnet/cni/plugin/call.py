@@ -40,6 +40,7 @@ class Call(NamedTuple):
     settings: Settings
     state: str
     passed: Callable[[str], None] = lambda _phase: None  # told the name of a phase that has ended
+    books: Callable[[str], Book] = Book  # opens the book in a folder
 
     @property
     def owner(self) -> Owner:
@@ -53,7 +54,7 @@ class Call(NamedTuple):
 
     def ledger(self) -> Book:
         """The ledger of this network."""
-        return Book(ipam.state_folder(self.config, self.state))
+        return self.books(ipam.state_folder(self.config, self.state))
 
     @contextmanager
     def book(self, ledger: Book) -> Iterator[Book]:
@@ -61,7 +62,7 @@ class Call(NamedTuple):
         if ipam.state_folder(self.config, self.state) == self.state:
             yield ledger
             return
-        with Book(self.state) as book:
+        with self.books(self.state) as book:
             yield book
 
     def stale(self, holders: Iterable[Holder]) -> list[Holder]:
