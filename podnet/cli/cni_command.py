@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podnet.cli.cni_install import install, uninstall
 from podnet.cli.cni_log import log
 from podnet.cli.cni_serve import serve
 from podnet.cli.output import output_option, print_json, table
@@ -374,5 +375,5 @@ def _done(output: str, network: NetworkList, text: str, container: Container | N
     print_json({"network": network.name, "cniVersion": network.version, **about, **facts, "ok": True})
 
 
-command.add_command(log)
-command.add_command(serve)
+for each in (install, log, serve, uninstall):
+    command.add_command(each)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 __all__ = [
@@ -228,5 +228,7 @@ def _return(home: int) -> None:
 
 def open_socket(name: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
     """A socket that lives in a namespace, whoever uses it later."""
+    import socket
+
     with entered(name):
         return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)

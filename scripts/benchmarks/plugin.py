@@ -13,19 +13,19 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopwatch import BIN, ROOT, say
+from stopwatch import BIN, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REFERENCE = "/usr/lib/cni"
-OURS = str(ROOT / "cni")
 SOCKET = "/run/podnet/cni.sock"
 CROWD, AT_ONCE = 100, 8
 RESERVATIONS = 60_000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# What is measured, and the aim as ours / reference.
+TITLES = {"ipMasq": "ipMasq", "plain": "without ipMasq", "port": "ipMasq and one port mapping"}
+# Ours / reference at most.
 AIMS = {
     ("ipMasq", "warm", "add"): 0.25,
     ("ipMasq", "warm", "del"): 0.35,
@@ -34,6 +34,7 @@ AIMS = {
     ("plain", "warm", "del"): 0.9,
     ("port", "warm", "add"): 0.15,
 }
+CROWD_AIM = 1 / 3
 
 
 class Call(NamedTuple):
@@ -100,14 +101,14 @@ def detach(calls: list[Call], result: bytes, *, cold: bool = False) -> float:
     return sum(run("DEL", call, result, cold=cold)[0] for call in reversed(calls))
 
 
-def chains(case: str, container: str, index: int) -> dict[str, list[Call]]:
+def chains(folder: str, case: str, container: str, index: int) -> dict[str, list[Call]]:
     """The same work for each contender."""
     masquerade = {"ipMasq": True} if case != "plain" else {}
     found = {}
     for who, subnet in (("warm", "10.90.0.0/16"), ("cold", "10.91.0.0/16"), ("reference", "10.92.0.0/16")):
         kind = "bridge" if who == "reference" else "podnet"
         given = conf(kind, f"{who}-{case}".lower(), subnet, **masquerade)
-        executable = f"{REFERENCE}/bridge" if who == "reference" else f"{OURS}/podnet"
+        executable = f"{REFERENCE}/bridge" if who == "reference" else f"{folder}/podnet"
         mapping = {"portMappings": [{"hostPort": 20000 + index, "containerPort": 80, "protocol": "tcp"}]}
         if case == "port" and who != "reference":
             given |= {"capabilities": {"portMappings": True}, "runtimeConfig": mapping}
@@ -118,12 +119,12 @@ def chains(case: str, container: str, index: int) -> dict[str, list[Call]]:
     return found
 
 
-def single(case: str, rounds: int) -> dict[str, dict[str, list[float]]]:
+def single(folder: str, case: str, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Seconds of ADD and DEL, contender by contender in turns."""
     say(f"plugin: {case}, {rounds} rounds")
     times: dict[str, dict[str, list[float]]] = {}
     for index in range(rounds + 2):
-        for who, calls in chains(case, "bench0", index).items():
+        for who, calls in chains(folder, case, "bench0", index).items():
             cold = who == "cold"
             took, result = attach(calls, cold=cold)
             gone = detach(calls, result, cold=cold)
@@ -134,14 +135,14 @@ def single(case: str, rounds: int) -> dict[str, dict[str, list[float]]]:
     return times
 
 
-def crowd(runs: int) -> dict[str, dict[str, list[float]]]:
+def crowd(folder: str, runs: int) -> dict[str, dict[str, list[float]]]:
     """Seconds of 100 ADDs, and of 100 DELs, by 8 at once."""
     times: dict[str, dict[str, list[float]]] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for turn in range(runs):
             say(f"plugin: {CROWD} at once by {AT_ONCE}, run {turn + 1} of {runs}")
             for who in ("warm", "reference"):
-                each = [chains("ipMasq", f"bench{i}", i)[who] for i in range(CROWD)]
+                each = [chains(folder, "ipMasq", f"bench{i}", i)[who] for i in range(CROWD)]
                 started = time.perf_counter()
                 results = list(pool.map(attach, each))
                 added = time.perf_counter()
@@ -153,7 +154,7 @@ def crowd(runs: int) -> dict[str, dict[str, list[float]]]:
     return times
 
 
-def full(rounds: int) -> dict[str, list[float]]:
+def full(folder: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of an ADD into a /16 with 60,000 reservations, and into one with none."""
     say(f"plugin: a /16 with {RESERVATIONS} reservations, {rounds} rounds")
     times: dict[str, list[float]] = {"none": [], "many": []}
@@ -164,7 +165,7 @@ def full(rounds: int) -> dict[str, list[float]]:
     fill(given["many"])
     for index in range(rounds + 2):
         for who, each in given.items():
-            call = [Call(f"{OURS}/podnet", each, "bench0")]
+            call = [Call(f"{folder}/podnet", each, "bench0")]
             took, result = attach(call)
             detach(call, result)
             if index >= 2:
@@ -185,9 +186,9 @@ def fill(network: dict[str, Any]) -> None:
 
 
 @contextmanager
-def server() -> Iterator[None]:
-    """The warm server, as an installation has it."""
-    process = subprocess.Popen([BIN / "podnet", "cni", "serve"], stdin=subprocess.DEVNULL)
+def server(folder: str) -> Iterator[None]:
+    """The warm server of the installation."""
+    process = subprocess.Popen([f"{folder}/podnet-python", "serve"], stdin=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 30
         while not os.path.exists(SOCKET):
@@ -200,29 +201,52 @@ def server() -> Iterator[None]:
         process.wait()
 
 
-def measure(rounds: int, runs: int, cases: tuple[str, ...] = ("ipMasq", "plain", "port")) -> dict[str, object]:
-    """All figures of the plugin; in the sandbox, whose /var/lib/cni becomes its own."""
-    for executable in (f"{REFERENCE}/bridge", f"{REFERENCE}/host-local", f"{REFERENCE}/portmap", f"{OURS}/podnet"):
-        if not os.access(executable, os.X_OK):
-            sys.exit(f"bench: {executable} is missing: scripts/setup --bench brings it")
+def measure(folder: Path, rounds: int, runs: int) -> dict[str, object]:
+    """All figures of the plugin, installed in a folder; in the sandbox, whose /var/lib/cni becomes its own."""
+    for name in ("bridge", "host-local", "portmap"):
+        if not os.access(f"{REFERENCE}/{name}", os.X_OK):
+            sys.exit(f"bench: {REFERENCE}/{name} is missing: scripts/setup --bench brings it")
+    options = ["--bin-dir", folder, "--no-conflist", "--systemd-dir", ""]
+    subprocess.run([BIN / "podnet", "cni", "install", *options], check=True, stdout=subprocess.DEVNULL)
+    if not (folder / "podnet").read_bytes().startswith(b"\x7fELF"):
+        sys.exit("bench: the small executable could not be compiled")
     Path("/var/lib/cni").mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "podnet-bench", "/var/lib/cni"], check=True)
     names = [f"bench{i}" for i in range(CROWD)]
     for name in names:
         subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        with server():
+        with server(str(folder)):
             return {
                 "rounds": rounds,
-                "single": {case: single(case, rounds) for case in cases},
-                "crowd": crowd(runs),
-                "full": full(rounds),
+                "runs": runs,
+                "single": {case: single(str(folder), case, rounds) for case in TITLES},
+                "crowd": crowd(str(folder), runs),
+                "full": full(str(folder), rounds),
             }
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=False)
-        subprocess.run(["umount", "/var/lib/cni"], check=False)
+        subprocess.run(["umount", "-l", "/var/lib/cni"], check=False)
 
 
-def ratio(one: list[float], other: list[float]) -> float:
-    return median(one) / median(other)
+def rows(results: dict[str, Any]) -> list[list[str]]:
+    """What was measured, as a table: ours and the reference's median in ms, their ratio, the aim, whether it was met."""
+    found = []
+    for case, times in results["single"].items():
+        for verb in ("add", "del"):
+            for who in ("warm", "cold"):
+                title = f"{verb.upper()} {TITLES[case]}, {who}"
+                found.append(_row(title, times[who][verb], times["reference"][verb], AIMS.get((case, who, verb))))
+    for verb in ("add", "del"):
+        title = f"{CROWD} {verb.upper()}s by {AT_ONCE} at once, ipMasq, warm"
+        found.append(_row(title, results["crowd"]["warm"][verb], results["crowd"]["reference"][verb], CROWD_AIM))
+    title = f"ADD, warm: /16 with {RESERVATIONS} reservations against none"
+    found.append(_row(title, results["full"]["many"], results["full"]["none"], 1.0))
+    return found
+
+
+def _row(title: str, ours: list[float], reference: list[float], aim: float | None) -> list[str]:
+    one, other = median(ours) * 1000, median(reference) * 1000
+    verdict = "" if aim is None else "yes" if round(one / other, 2) <= round(aim, 2) else "NO"
+    return [title, f"{one:.1f}", f"{other:.1f}", f"{one / other:.2f}", "" if aim is None else f"{aim:.2f}", verdict]

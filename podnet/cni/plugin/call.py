@@ -6,7 +6,6 @@ import os
 import struct
 import time
 from contextlib import contextmanager
-from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.cni.attachment import label_of, plugin_host_name
@@ -14,6 +13,7 @@ from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from podnet.ipam.book import Book
 from podnet.ipam.ledger import Owner, boot_id
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +40,7 @@ class Call(NamedTuple):
     settings: Settings
     state: str
     passed: Callable[[str], None] = lambda _phase: None  # told the name of a phase that has ended
+    books: Callable[[str], Book] = Book  # opens the book in a folder
 
     @property
     def owner(self) -> Owner:
@@ -53,7 +54,7 @@ class Call(NamedTuple):
 
     def ledger(self) -> Book:
         """The ledger of this network."""
-        return Book(self._folder())
+        return self.books(self._folder())
 
     def _folder(self) -> str:
         try:
@@ -69,7 +70,7 @@ class Call(NamedTuple):
         if self._folder() == self.state:
             yield ledger
             return
-        with Book(self.state) as book:
+        with self.books(self.state) as book:
             yield book
 
     def refuse_abandoned(self) -> None:

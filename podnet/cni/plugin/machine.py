@@ -6,9 +6,10 @@ is written and read here, with the same sockets.
 
 from __future__ import annotations
 
+import _socket as socket  # the rest of socket takes 6 ms to import
 import os
-import socket
 import struct
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
@@ -33,6 +34,7 @@ _BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
 _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
 _RTA_DST, _RTA_OIF = 1, 4
+_AHEAD = 0.001  # seconds
 _CREATE, _EXCL = 0x400, 0x200
 
 
@@ -185,7 +187,11 @@ class Machine:
             raise KernelError(msg, refused[0].errno)
 
     def delete_link_aside(self, name: str) -> Callable[[], None]:
-        """As ``delete_link``, beside what this thread does next; what is returned waits for its end, and may raise."""
+        """As ``delete_link``, beside what this thread does next; what is returned waits for its end, and may raise.
+
+        Deleting nftables elements waits for RCU as well. Both waits are one if the link is first by a millisecond, so
+        this returns after that; otherwise the link waits for the elements (28 against 34 to 44 ms on a busy machine).
+        """
         from _thread import allocate_lock, start_new_thread
 
         ended, errors = allocate_lock(), list[Exception]()
@@ -205,6 +211,7 @@ class Machine:
 
         ended.acquire()
         start_new_thread(aside, ())
+        time.sleep(_AHEAD)
         return wait
 
     def forget_flows(self, flows: Sequence[Flow]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.spec.request import Request
+    from podnet.ipam.book import Book
 
 __all__ = ["STATE", "answer", "main", "run"]
 
@@ -28,13 +29,15 @@ def run(
     *,
     state: str = STATE,
     machine: Callable[[], Machine] | None = None,
+    books: Callable[[str], Book] | None = None,
     warm: bool = False,
 ) -> tuple[int, bytes]:
     """One call of the plugin; its exit code and its standard output.
 
     ``read`` gives standard input to its end; for VERSION it must give what is there already, and not wait. ``state``
-    is the folder of what is written down, where ``ipam.dataDir`` names no other; ``warm``, whether the server calls,
-    is written down too. Never raises: what goes wrong becomes an error object.
+    is the folder of what is written down, where ``ipam.dataDir`` names no other; ``machine`` makes, and ``books``
+    opens, what the call works with; ``warm``, whether a server calls, is written down. Never raises: what goes wrong
+    becomes an error object.
     """
     data = b""
     call: Request | None = None
@@ -50,7 +53,7 @@ def run(
         watch("read")
         if call.command == "VERSION":
             return 0, encode(versions.answer(_asked(read)))
-        code, found = 0, _answer(call, environ, state, machine, watch)
+        code, found = 0, _answer(call, environ, state, machine, books, watch)
     except Exception as error:  # noqa: BLE001 - a plugin must say everything as an error object on standard output
         code, found = 1, _known(error).to_json(request.version_of(data) if data else "")
     output = encode(found) if found else b""
@@ -65,12 +68,13 @@ def answer(
     *,
     state: str = STATE,
     machine: Callable[[], Machine] | None = None,
+    books: Callable[[str], Book] | None = None,
     warm: bool = False,
 ) -> tuple[int, bytes, bytes]:
     """As ``run``, for an executable: exit code, standard output, and what goes to standard error."""
     if not environ.get("CNI_COMMAND"):  # a human, who wants to know what this is
         return 0, b"", versions.about("podnet CNI plugin").encode()
-    return (*run(environ, read, state=state, machine=machine, warm=warm), b"")
+    return (*run(environ, read, state=state, machine=machine, books=books, warm=warm), b"")
 
 
 def main(stdin: bytes | None = None) -> int:
@@ -136,11 +140,13 @@ def _answer(
     environ: Mapping[str, str],
     state: str,
     machine: Callable[[], Machine] | None,
+    books: Callable[[str], Book] | None,
     watch: Stopwatch,
 ) -> dict[str, Any]:
     from podnet.cni.plugin.call import Call
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.plugin.settings import Settings, parse
+    from podnet.ipam.book import Book
 
     config = parsed.config
     if config is None:
@@ -148,7 +154,7 @@ def _answer(
     # DEL and GC clean by what is written down, whatever the configuration has become since.
     settings = Settings() if parsed.command in ("DEL", "GC") else parse(config)
     with (machine or Machine)() as here:
-        call = Call(here, parsed.environment, environ, config, settings, state, watch)
+        call = Call(here, parsed.environment, environ, config, settings, state, watch, books or Book)
         return _verb(parsed.command, call)
 
 

@@ -153,7 +153,7 @@ def lacking(call: Call, result: Result) -> list[str]:
     """
     until = time.monotonic() + _REMOVAL
     made = [(part, data, part.rules(call.owner, data)) for part in wanted(call) for data in [part.data(call, result)]]
-    with Book(call.state) as book:
+    with call.books(call.state) as book:
         while True:
             shared = book.others(call.owner, [element for _, _, each in made for element in each.elements])
             problems = []

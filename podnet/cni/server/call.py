@@ -16,6 +16,7 @@ from podnet.errors import PodnetError
 from podnet.kernel.netns import stay
 
 if TYPE_CHECKING:
+    from podnet.cni.server.books import Books
     from podnet.cni.server.removal import Removals
 
 __all__ = ["WarmMachine", "carry_out"]
@@ -45,7 +46,7 @@ class WarmMachine(Machine):
         return run(executable, data, environ, stderr=lambda text: protocol.write_all(self._said, text))
 
 
-def carry_out(connection: socket.socket, removals: Removals, state: str) -> None:
+def carry_out(connection: socket.socket, removals: Removals, books: Books, state: str) -> None:
     """Serve one connection, on a thread that ends with it. Never raises for what its caller did."""
     files: protocol.Files | None = None
     try:
@@ -65,6 +66,7 @@ def carry_out(connection: socket.socket, removals: Removals, state: str) -> None
             lambda: read(given.stdin),
             state=state,
             machine=lambda: WarmMachine(removals, given.stderr, connection),
+            books=books,
             warm=True,
         )
         protocol.write_all(files.stdout, output)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 
 __all__ = ["preload"]
 
-_PACKAGES = ("podnet.cni", "podnet.cni.plugin", "podnet.cni.spec", "podnet.ipam")
+# What is imported only where it is needed, and with it the rest.
 _MODULES = (
+    "podnet.cni.plugin.add",
+    "podnet.cni.plugin.chained",
+    "podnet.cni.plugin.check",
+    "podnet.cni.plugin.clean",
+    "podnet.cni.plugin.ipam",
+    "podnet.cni.plugin.machine",
+    "podnet.cni.plugin.main",
+    "podnet.cni.plugin.settings",
     "podnet.cni.runtime.invoke",
-    "podnet.kernel.linux",
-    "podnet.kernel.nft",
-    # What is imported where it is needed.
-    "ctypes",
-    "datetime",
+    "podnet.cni.spec.address",
+    "podnet.ipam.allocation",
     "encodings.ascii",
     "encodings.idna",
     "errno",
     "fcntl",
-    "hashlib",
     "ipaddress",
-    "json",
     "select",
     "signal",
     "socket",
@@ -35,11 +37,6 @@ def preload() -> None:
     """Import all modules of the attach path, and load the nftables library."""
     for name in _MODULES:
         importlib.import_module(name)
-    for name in _PACKAGES:
-        package = importlib.import_module(name)
-        for found in pkgutil.iter_modules(package.__path__, f"{name}."):
-            if not found.ispkg:
-                importlib.import_module(found.name)
     from podnet.kernel import nft
 
     nft.load()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.plugin.main import STATE
 from podnet.cni.server import call, protocol
+from podnet.cni.server.books import KEPT_FOR, Books
 from podnet.cni.server.listen import Listener, ServerError, inherited, listening
 from podnet.cni.server.preload import preload
 from podnet.cni.server.removal import Removals
@@ -35,7 +36,7 @@ class Server:
 
     def __init__(self, listener: Listener, state: str = STATE, idle: float = 0) -> None:
         self._listener, self._state, self._idle = listener, state, idle
-        self._removals = Removals()
+        self._removals, self._books = Removals(), Books()
         self._lock = threading.Condition()
         self._running = 0
         self._last = time.monotonic()
@@ -55,7 +56,8 @@ class Server:
         poll.register(sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while not self._ending.is_set():
-            poll.poll(self._patience())
+            kept = self._books.expire()
+            poll.poll(self._patience(KEPT_FOR * 1000 + 1 if kept else None))
             if self._ending.is_set() or self._is_idle():
                 break
             self._take(sock)
@@ -65,13 +67,15 @@ class Server:
         self._listener.close()
         with self._lock:
             self._lock.wait_for(lambda: self._running == 0, _ENDING)
+        self._books.close()
 
-    def _patience(self) -> float | None:
+    def _patience(self, most: float | None) -> float | None:
+        """Milliseconds to the next look at what is idle."""
         if not self._idle:
-            return None
+            return most
         with self._lock:
             left = self._idle if self._running else self._last + self._idle - time.monotonic()
-        return max(0.0, left) * 1000 + 1
+        return min(max(0.0, left) * 1000 + 1, most or float("inf"))
 
     def _is_idle(self) -> bool:
         with self._lock:
@@ -101,7 +105,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            call.carry_out(connection, self._removals, self._state)
+            call.carry_out(connection, self._removals, self._books, self._state)
         finally:
             with self._lock:
                 self._running -= 1
