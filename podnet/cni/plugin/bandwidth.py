@@ -107,7 +107,10 @@ def ifb_name(owner: Owner) -> str:
 
 
 class Shaping(Part):
-    """``bandwidth``; its data are the ``host`` end, the ``ifb`` (empty without egress) and the limits."""
+    """``bandwidth``; its data are the ``host`` end, the ``ifb`` (empty without egress) and the limits.
+
+    ``stays`` is whether the host end is another plugin's, and outlives the shaping.
+    """
 
     name = "bandwidth"
 
@@ -119,6 +122,7 @@ class Shaping(Part):
         limits = limits_of(call.config)
         return {
             "host": host_of(call, result),
+            "stays": call.settings.mode in CHAINED,
             "ifb": ifb_name(call.owner) if limits.egress_rate else "",
             "ingress": [limits.ingress_rate, limits.ingress_burst],
             "egress": [limits.egress_rate, limits.egress_burst],
@@ -168,8 +172,9 @@ class Shaping(Part):
     def unmake(self, machine: Machine, owner: Owner, data: Data) -> None:
         from podnet.kernel import tc
 
-        # Without the host end, its disciplines are gone too.
-        port, block = machine.link("", data["host"]), machine.link("", data["ifb"]) if data["ifb"] else None
+        # With the host end, which is deleted meanwhile, its disciplines go too.
+        port = machine.link("", data["host"]) if data["stays"] else None
+        block = machine.link("", data["ifb"]) if data["ifb"] else None
         here = machine.qdiscs(port.number) if port is not None else []
         if port is not None and any(each.root and each.own for each in here):
             machine.send(f"shape {port.name} no longer", [tc.delete_root(port.number)])

@@ -58,8 +58,8 @@ class Shared:
             from podnet.cni.plugin import vlans
 
             vlans.filter_on(machine, settings)
-        if settings.gateway:
-            machine.pin_mac(name, seen.mac)
+        # Also without an address on it: a bridge made by hand takes the lowest of its ports' MACs.
+        machine.pin_mac(name, seen.mac)
         machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
         if settings.promisc:
             machine.set_promiscuous(name)
@@ -123,13 +123,13 @@ class Shared:
         if self.alone():
             self._call.machine.delete_link(name)
 
-    def gateways(self, wanted: tuple[Address, ...], undo: Undo) -> None:
-        """Put the gateways' addresses on their link. Raises ``CNIError`` where others stand in their way."""
+    def gateways(self, seen: LinkSeen, wanted: tuple[Address, ...], undo: Undo) -> None:
+        """Put the gateways' addresses on their link, which was seen. Raises ``CNIError`` where others stand in their way."""
         if not wanted:
             return
         settings, machine = self._call.settings, self._call.machine
-        name = settings.gateway_link
-        there = [e for e in machine.observe([""]).values() if isinstance(e, Address) and e.dev == name]
+        name = seen.name
+        there = machine.addresses_of(seen)
         texts = {each.address for each in there}
         for each in wanted:
             if each.address in texts:
