@@ -124,7 +124,7 @@ class Shared:
             self._call.machine.delete_link(name)
 
     def gateways(self, seen: LinkSeen, wanted: tuple[Address, ...], undo: Undo) -> None:
-        """Put the gateways' addresses on their link, which was seen. Raises ``CNIError`` where others stand in their way."""
+        """Put the gateways' addresses on their link. Raises ``CNIError`` where others stand in their way."""
         if not wanted:
             return
         settings, machine = self._call.settings, self._call.machine

@@ -78,7 +78,7 @@ def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
             ledger.forget(owner)
 
 
-def _clean_imported(call: Call, ledger: Book, owner: Owner) -> None:
+def _clean_imported(call: Call, ledger: Ledger, owner: Owner) -> None:
     """What another plugin has made: the container's interface, where it is known, and the reservation."""
     netns, ifname = call.environment.netns, call.environment.ifname
     ours = (owner.container_id, owner.ifname or ifname) == (call.environment.container_id, ifname)
