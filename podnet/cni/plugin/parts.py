@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
+from podnet.cni.plugin.aliases import Aliases
 from podnet.cni.plugin.firewall import Firewall
 from podnet.cni.plugin.masquerade import Masquerade
 from podnet.cni.plugin.portmap import PortMap
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall())
+PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall(), Aliases())
 
 
 def wanted(call: Call) -> list[Part]:
