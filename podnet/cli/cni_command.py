@@ -135,7 +135,8 @@ def check(output: str, **options: Any) -> None:
 def gc(output: str, valid: tuple[str, ...], everything: bool, **options: Any) -> None:
     """Remove what is left of attachments that are no longer valid.
 
-    Without --valid and --all, those attachments in the cache are valid whose network namespace is still there.
+    Without --valid and --all, those attachments in the cache are valid whose network namespace is still there, or is
+    not known.
     """
     from podnet.cni.runtime import chain
 
@@ -301,7 +302,8 @@ def _valid(runtime: Runtime, network: NetworkList, given: tuple[str, ...]) -> se
 
     if not given:
         kept = [each.container for each in cache.attachments(runtime.cache_dir, network.name)]
-        return {(each.id, each.ifname) for each in kept if each.netns and os.path.exists(each.netns)}
+        # Of an attachment whose namespace nobody has written down, nobody knows that it is gone.
+        return {(each.id, each.ifname) for each in kept if not each.netns or os.path.exists(each.netns)}
     pairs = set()
     for each in given:
         container_id, slash, ifname = each.partition("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import time
 from _thread import allocate_lock
 from functools import cache
 
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 _OUTPUT_STATELESS, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 11  # nftables/libnftables.h
+
+_INTERRUPTED = "Interrupted system call"  # EINTR, in nft's words
+_PATIENCE = 10.0  # seconds
 
 # The library promises nothing to threads, and the kernel takes one transaction of a namespace at a time anyway.
 _alone = allocate_lock()
@@ -68,6 +72,18 @@ def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False
 
 
 def _run_here(commands: str, *, as_json: bool = False, terse: bool = False) -> str:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _run_once(commands, as_json=as_json, terse=terse)
+        except KernelError as error:
+            # Another transaction came while the kernel listed (one in 180 looks beside eight writers). Some of nft's
+            # looks try again by themselves, "get element" does not; nothing was changed.
+            if _INTERRUPTED not in str(error) or time.monotonic() > until:
+                raise
+
+
+def _run_once(commands: str, *, as_json: bool, terse: bool) -> str:
     library = _library()
     if library is None:
         return _spawned(commands, as_json=as_json, terse=terse)

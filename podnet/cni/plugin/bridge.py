@@ -51,8 +51,8 @@ class Shared:
             seen = self._make(undo)
         if seen.kind != "bridge" or seen.name != name:
             raise CNIError(INTERNAL, f'"{name}" already exists but is not a bridge')
-        if settings.gateway:
-            machine.pin_mac(name, seen.mac)
+        # Also without an address on it: a bridge made by hand takes the lowest of its ports' MACs.
+        machine.pin_mac(name, seen.mac)
         machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
         if settings.promisc:
             machine.set_promiscuous(name)

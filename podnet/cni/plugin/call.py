@@ -54,16 +54,32 @@ class Call(NamedTuple):
 
     def ledger(self) -> Book:
         """The ledger of this network."""
-        return self.books(ipam.state_folder(self.config, self.state))
+        return self.books(self._folder())
+
+    def _folder(self) -> str:
+        try:
+            return ipam.state_folder(self.config, self.state)
+        except CNIError:
+            if self.environment.command != "DEL":
+                raise
+            return self.state  # no ADD has passed with this configuration: DEL finds nothing, and that is no error
 
     @contextmanager
     def book(self, ledger: Book) -> Iterator[Book]:
         """The machine's book: the network's ledger itself, where that is in the same folder."""
-        if ipam.state_folder(self.config, self.state) == self.state:
+        if self._folder() == self.state:
             yield ledger
             return
         with self.books(self.state) as book:
             yield book
+
+    def refuse_abandoned(self) -> None:
+        """Raise ``CNIError`` 11 where nobody waits for the answer: a DEL may have been here already.
+
+        Asked when it is this attachment's turn: whoever was killed later sends its DEL later, and that waits for us.
+        """
+        if self.machine.abandoned():
+            raise CNIError(TRY_AGAIN_LATER, "the caller was killed before its turn came", "nothing was made")
 
     def stale(self, holders: Iterable[Holder]) -> list[Holder]:
         """Those attachments whose namespace is gone, or is of another boot."""

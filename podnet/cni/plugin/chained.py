@@ -26,6 +26,7 @@ def add(call: Call) -> dict[str, Any]:
     inode = check_netns(call)
     parts.wanted(call)
     with turn(call.state, call.owner), call.books(call.state) as book, undone() as undo:
+        call.refuse_abandoned()
         return _answer(call, parts.add(call, book, inode, result, undo))
 
 

@@ -24,7 +24,8 @@ def delete(call: Call) -> None:
         call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):
-            steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
+            # As the reference plugins do: dhcp gives its address back by the container's interface.
+            steps.insert(0, lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
         parts.all_of(steps)
 
 
@@ -36,11 +37,16 @@ def collect(call: Call) -> None:
     with call.ledger() as ledger, call.book(ledger) as book:
         known = {each.owner for each in ledger.holders(network)} | {*book.part_owners(network)}
         dead = sorted(each for each in known if (each.container_id, each.ifname) not in valid)
-        steps: list[Callable[[], object]] = [lambda owner=owner: _clean(call, ledger, book, owner) for owner in dead]  # type: ignore[misc]
+        steps: list[Callable[[], object]] = [lambda owner=owner: _collect(call, ledger, book, owner) for owner in dead]  # type: ignore[misc]
         steps.append(lambda: parts.drop_tables(call.machine, book, network))
         if ipam.delegated(call.config):
             steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "GC"))
         parts.all_of(steps)
+
+
+def _collect(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
+    with turn(call.state, owner):
+        _clean(call, ledger, book, owner)
 
 
 def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:

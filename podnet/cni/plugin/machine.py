@@ -246,6 +246,10 @@ class Machine:
 
         return run(executable, data, environ)
 
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more: only a server can outlive its caller."""
+        return False
+
     def inode(self, path: str) -> int:
         """The number of the namespace that a path leads to; 0 where it leads to none."""
         return os.stat(path).st_ino if path and namespaces.exists(path) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -24,9 +25,14 @@ __all__ = ["WarmMachine", "carry_out"]
 class WarmMachine(Machine):
     """A machine whose links are deleted together with those of other calls; ``said`` gets what delegates say."""
 
-    def __init__(self, removals: Removals, said: int) -> None:
+    def __init__(self, removals: Removals, said: int, caller: socket.socket) -> None:
         super().__init__()
-        self._removals, self._said = removals, said
+        self._removals, self._said, self._caller = removals, said, caller
+
+    def abandoned(self) -> bool:
+        poll = select.poll()
+        poll.register(self._caller, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def delete_link(self, name: str) -> None:
         self._removals.links.delete(name)
@@ -59,7 +65,7 @@ def carry_out(connection: socket.socket, removals: Removals, books: Books, state
             environ,
             lambda: read(given.stdin),
             state=state,
-            machine=lambda: WarmMachine(removals, given.stderr),
+            machine=lambda: WarmMachine(removals, given.stderr, connection),
             books=books,
             warm=True,
         )

@@ -12,10 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from podnet.cni.plugin.call import turn
+from podnet.ipam.ledger import Owner
 
 pytestmark = pytest.mark.kernel
 
@@ -55,6 +59,14 @@ def nothing_is_left(host: Any, state: Path) -> None:
     assert host.elements() == set()
     host.state = state
     assert [host.ledger(table) for table in ("holder", "lease", "part", "element")] == [[], [], [], []]
+
+
+def waits_for_its_turn(files: Path) -> bool:
+    for each in files.iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(each).endswith("attachments.lock"):
+                return True
+    return False
 
 
 @pytest.mark.stress
@@ -187,6 +199,24 @@ def test_different_containers_at_once_the_same_one_in_turn(
     assert gone.communicate(timeout=60) == ("", "")
     assert [call[:2] for call in calls()] == [("ADD", "c2"), ("ADD", "c1"), ("DEL", "c1")]
     assert [each["ifname"] for each in host.ip("link", netns="c1")] == ["lo"]
+
+
+def test_an_add_whose_caller_was_killed_before_its_turn_makes_nothing(
+    servers: Any, host: Any, small: Any, conf: dict[str, Any], state: Path, calls: Calls
+) -> None:
+    """Its runtime's DEL may have had the turn before: what is made after that, nobody would delete."""
+    server = servers.start()
+    files = Path(f"/proc/{server.pid}/fd")
+    small.call("STATUS", conf)
+    with turn(str(state), Owner(conf["name"], "c1", "eth0")):
+        process = small.start("ADD", conf)
+        until(lambda: waits_for_its_turn(files), "the ADD waits")
+        process.kill()
+        process.communicate()
+    until(lambda: ("ADD", "c1", True) in calls(), "the ADD's end")
+    nothing_is_left(host, state)
+    small.add(conf)
+    assert small.call("DEL", conf) == (0, None, "")
 
 
 def test_one_server_at_a_time_and_a_dead_ones_socket_is_no_hindrance(servers: Any) -> None:
