@@ -292,12 +292,14 @@ def test_its_ledgers_may_be_deleted_and_their_mount_may_go(
     for path in state.iterdir():
         path.unlink()
     # The open file is nobody's any more: what counts is what the caller sees at the path.
-    conf["bridge"] = "br1"
-    second = small.add(conf | {"name": "other"}, "c2")
+    conf |= {"bridge": "br1", "name": "other"}
+    second = small.add(conf, "c2", PODNET_CNI_SOCKET="")
     assert [each["address"] for each in second["ips"]] == [each["address"] for each in first["ips"]]
+    third = small.add(conf, "c3")
+    assert [each["address"] for each in third["ips"]] != [each["address"] for each in first["ips"]]
     host.state = state
-    assert [row[1] for row in host.ledger("holder")] == ["c2"]
-    small.call("DEL", conf | {"name": "other"}, "c2")
+    assert [row[1] for row in host.ledger("holder")] == ["c2", "c3"]
+    assert small.call("DEL", conf, "c3") == (0, None, "")
     # And one that is not used does not keep a file system busy for long.
     place = folder / "mount"
     place.mkdir()
