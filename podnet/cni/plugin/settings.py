@@ -22,7 +22,7 @@ _BACKENDS = ("nftables", "iptables")
 
 
 class Settings(NamedTuple):
-    """What the plugin's own keys say. ``dns`` is ``None`` where the key is absent or empty: then IPAM's counts."""
+    """What the plugin's own keys say. ``dns`` is ``None`` where nothing is given: then IPAM's counts."""
 
     mode: str = "bridge"
     bridge: str = "cni0"
@@ -54,11 +54,12 @@ def parse(config: NetworkConfig) -> Settings:
     if mtu and not 68 <= mtu <= 65535:
         raise CNIError(INVALID_CONFIG, f"mtu: {mtu} is not between 68 and 65535")
     dns = document.object("dns")
+    asked = config.runtime.dns
     shared = Settings(
         mode=mode,
         masquerade=config.ip_masq,
         mtu=mtu,
-        dns=None if dns is None or not dns.raw else parse_dns(dns),
+        dns=asked if asked and any(asked) else parse_dns(dns) if dns and dns.raw else None,
     )
     return shared if mode == "ptp" else _bridge(config, shared)
 
