@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import Any, ClassVar
 
 import pytest
@@ -120,6 +122,7 @@ def test_keys_of_the_reference_portmap(
         ({"backend": "nftables", "externalSetMarkChain": "X"}, {}, 7, "iptables-specific options [X]"),
         ({"conditionsV4": ["-s", "192.0.2.0/24"]}, {}, 2, "portmap.conditionsV4: ['-s', '192.0.2.0/24'] are iptables"),
         ({"conditionsV4": ["accept; drop"]}, {}, 7, "is more than matches"),
+        ({"conditionsV6": ["bogus match"]}, {}, 7, "portmap.conditionsV6: nft does not understand 'bogus match'"),
         ({"snat": "no"}, {}, 6, "portmap.snat must be a boolean"),
         ({}, {"hostPort": 0}, 7, "Invalid host port number: 0"),
         ({}, {"hostPort": 65536}, 7, "Invalid host port number: 65536"),
@@ -135,6 +138,9 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     exit_code, error = host.call("ADD", conf | {"portmap": portmap} | mapping(**mappings))
     assert (exit_code, error["code"], words in error["msg"]) == (1, code, True), error
     assert host.snapshot() == before
+    if portmap:
+        for chain in ({"portmap": portmap}, {"mode": "portmap"} | portmap):
+            assert host.call("STATUS", conf | chain)[1]["code"] == code, "ADD could not be served"
 
 
 def test_one_host_port_does_not_lead_to_two_ports(host: Any, conf: dict[str, Any]) -> None:
@@ -179,6 +185,15 @@ def test_a_host_port_of_a_dead_container_is_free(host: Any, conf: dict[str, Any]
     assert ("10.5.0.2 . 80" in ruleset, "10.1.2.2 . 80" in ruleset) == (True, False)
     host.delete(conf, CNI_NETNS="")
     assert "10.5.0.2 . 80" in host.tool("nft", "list", "ruleset"), "the port is another's by now"
+
+
+def test_a_host_port_of_another_boot_is_free(host: Any, conf: dict[str, Any]) -> None:
+    host.add(conf | mapping())
+    with closing(sqlite3.connect(host.state / "podnet.sqlite")) as db, db:
+        db.execute("UPDATE part SET boot_id = 'before'")
+    host.tool("nft", "flush", "ruleset")
+    host.add(other(conf) | mapping(), "c2")
+    assert "10.5.0.2 . 80" in host.tool("nft", "list", "ruleset")
 
 
 def test_of_many_at_once_one_gets_the_port(host: Any, conf: dict[str, Any]) -> None:
