@@ -14,7 +14,7 @@ from podnet.errors import ConflictError
 def test_e1_the_codes_are_those_of_the_specification() -> None:
     names = [name for name in vars(errors) if name.isupper()]
     assert {getattr(errors, name) for name in names if name != "TYPE_CHECKING"} == {
-        1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 999,
+        1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 100, 999,
     }  # fmt: skip
 
 
