@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import socket
+import struct
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from podnet.kernel.dump import senders
+from podnet.kernel.netlink import NetlinkSocket
 from podnet.kernel.netns import entered
 from podnet.probe import filter as packet_filter
 from podnet.probe.capture import Capture
@@ -23,7 +27,8 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IPV6_HDRINCL = 36
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
-_SO_SNDBUFFORCE = 32
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
 _BACKLOG = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +46,7 @@ class Vantage:
         self.captures: list[Capture] = []
         self.echoes: list[socket.socket] = []
         self.raw: dict[int, socket.socket] = {}
+        self._only: dict[int, str] = {}
         self._stack = ExitStack()
         self._listening: dict[tuple[str, str], int] = {}
         self._reserved: dict[tuple[str, str], int] = {}
@@ -48,6 +54,7 @@ class Vantage:
             with entered(netns):
                 for version in versions:
                     self.raw[version] = self._raw(version)
+                self._look(versions)
         except BaseException:
             self._stack.close()
             raise
@@ -66,6 +73,22 @@ class Vantage:
     def _socket(self, version: int, kind: int, protocol: int = 0) -> socket.socket:
         sock = socket.socket(_FAMILY[version], kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
         return self._stack.enter_context(sock)
+
+    def _look(self, versions: tuple[int, ...]) -> None:
+        """Remember the address of a namespace that has only one: its kernel has nothing to choose from."""
+        asked = NetlinkSocket("")
+        try:
+            found = senders(asked)
+        finally:
+            asked.close()
+        for version in versions:
+            addresses = [(address, ready) for of, address, ready in found if of == version]
+            if len(addresses) == 1 and addresses[0][1]:
+                self._only[version] = addresses[0][0]
+
+    def only(self, version: int) -> str | None:
+        """The one address that this namespace can send from, if it is one."""
+        return self._only.get(version)
 
     def sources(self, version: int, destinations: list[str], patience: float) -> dict[str, str | int]:
         """Per destination the address that this namespace's kernel chooses to send from, or its errno.
@@ -110,6 +133,8 @@ class Vantage:
             if protocol == "tcp":
                 sock.listen(_BACKLOG)
             else:
+                # All senders may ask before we read once; a small packet occupies 768 bytes.
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
                 self.echoes.append(sock)
             self._listening[key] = sock.getsockname()[1]
         return self._listening[key]
@@ -133,6 +158,13 @@ class Vantage:
             capture = Capture(version, run, own)
         self.captures.append(capture)
         return capture
+
+    def loopback_up(self) -> bool:
+        """Whether the namespace's loopback device is up."""
+        with entered(self.netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+            request = struct.pack("16sH14x", b"lo", 0)  # struct ifreq
+            flags: int = struct.unpack_from("=H", fcntl.ioctl(asked, _SIOCGIFFLAGS, request), 16)[0]
+        return bool(flags & _IFF_UP)
 
     def suppressed(self) -> int | None:
         """How many ICMP errors this namespace's kernel has held back for its rate limits since it exists.

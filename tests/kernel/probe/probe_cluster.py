@@ -103,6 +103,24 @@ class Cluster:
                 self.netns(f"p{n}-{p}"),
             )
 
+    def know_neighbours(self) -> None:
+        """Permanent IPv4 neighbours on every node's bridge: the kernel's table is one for all namespaces, and small."""
+        for n in range(1, self.nodes + 1):
+            node = self.netns(f"node{n}")
+            ends = {f"10.244.{n}.1": self._mac(node, "br0")}
+            ends |= {f"10.244.{n}.{p + 1}": self._mac(self.netns(f"p{n}-{p}"), "eth0") for p in self._numbers()}
+            for netns, dev in [(node, "br0"), *((self.netns(f"p{n}-{p}"), "eth0") for p in self._numbers())]:
+                lines = [f"neigh replace {a} lladdr {mac} nud permanent dev {dev}" for a, mac in ends.items()]
+                batch(lines, netns)
+
+    def _numbers(self) -> range:
+        return range(1, self.pods + 1)
+
+    @staticmethod
+    def _mac(netns: str, dev: str) -> str:
+        address: str = json.loads(ip("-j", "link", "show", dev, netns=netns))[0]["address"]
+        return address
+
     def lab(self, versions: tuple[int, ...] = (4, 6)) -> Lab:
         targets = [self._target("client", "client")]
         for n in range(1, self.nodes + 1):
