@@ -9,9 +9,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from podnet.probe.dialogue import Dialogue
 from podnet.probe.echo import Echo
 from podnet.probe.intake import Intake, Reader
-from podnet.probe.ledger import FAILED, REPLIED, RESETTED
+from podnet.probe.ledger import FAILED, REPLIED, RESETTED, SILENT
 from podnet.probe.limits import neighbour_overflows
 from podnet.probe.mmsg import Outbox
 
@@ -44,7 +45,7 @@ class Exchange:
     def __init__(self, session: Session, this: Run, timeout: float, progress: Callable[[int], None] | None) -> None:
         self._rate_limited = False
         self._overflows = neighbour_overflows()
-        self._session, self._timeout, self._progress = session, timeout, progress
+        self._session, self._run, self._timeout, self._progress = session, this, timeout, progress
         self._ledger = ledger = session.ledger
         self._total = len(session.checks)
         self._told = -1
@@ -69,6 +70,17 @@ class Exchange:
         self._poll.close()
 
     def run(self) -> None:
+        """Have the conversations, then send the packets, and see what all of that proves."""
+        if self._session.talks:
+            with Dialogue(self._session, self._run, self._timeout) as dialogue:
+                dialogue.run()
+            self._report()
+        self._rounds()
+        self._prove()
+        self._blame_lost()
+        self._report()
+
+    def _rounds(self) -> None:
         """All rounds, until every probe is settled or has been silent in each of them."""
         held_back: int | None = 0
         for number in range(_ROUNDS):
@@ -85,9 +97,6 @@ class Exchange:
                 held_back = self._grown(before)
         else:
             self._refill(held_back)
-        self._prove()
-        self._blame_lost()
-        self._report()
 
     def remark(self) -> str:
         """What else than the network under test may have kept probes silent; empty if nothing is known."""
@@ -293,7 +302,7 @@ class Exchange:
         doubtful = [
             index
             for index, (state, attempts, arrived) in enumerate(columns)
-            if index < self._total and attempts and (not state or (state == REPLIED and not arrived))
+            if index < self._total and attempts and (not state & ~SILENT or (state == REPLIED and not arrived))
         ]
         needed = {(session.homes[end[index]], self._version(index)) for index in doubtful for end in session.ends}
         for here, vantage in enumerate(session.vantages):

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.topology import Expectation
 
-__all__ = ["PROTOCOLS", "derive"]
+__all__ = ["FURTHER", "PROTOCOLS", "derive"]
 
 PROTOCOLS = ("icmp", "tcp", "udp")
+
+# What the model can be asked by besides: more of the same truth, at more cost.
+FURTHER = ("connect", "http", "dns")
 
 
 def derive(
@@ -77,7 +80,7 @@ class _Model:
                 size += len(to_pods if target.kind == "node" else to_all)
         self._blocks: dict[tuple[int, str], int] = {}
         for version, protocol in product(lab.versions, protocols):
-            if protocol in PROTOCOLS:
+            if protocol in (*PROTOCOLS, *FURTHER):
                 self._blocks[version, protocol] = len(self.checks)
                 kind = self.checks.number(Kind(protocol, version))
                 for source, (_, pods_only) in self._rows.items():

@@ -8,10 +8,12 @@ from ipaddress import ip_address
 
 from podnet.probe.verdict import Evidence
 
-__all__ = ["ERROR", "FAILED", "REPLIED", "RESETTED", "Ledger"]
+__all__ = ["ERROR", "FAILED", "REPLIED", "RESETTED", "SILENT", "Ledger"]
 
 # Bits of ``state``; a check is settled by any of them: sending it again can tell nothing new.
 REPLIED, RESETTED, ERROR, FAILED = 1, 2, 4, 8
+# No news at the end of a conversation, which is not to be begun again.
+SILENT = 16
 
 
 class Ledger:

@@ -29,7 +29,9 @@ __all__ = ["Session", "Unit"]
 
 # Per namespace and IP version: capture, raw, two reserved ports, two listeners; a node sends from several addresses.
 _FILES_PER_VANTAGE = 10
+_FILES_OF_CONVERSATIONS = 4000
 _CLOSERS = 256
+_CONVERSATIONS = ("connect", "http", "dns")
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Session:
         self.vantages: list[Vantage] = []
         self.homes = [-1] * len(lab.targets)
         self.units: list[Unit] = []
+        self.talks: dict[tuple[int, int], list[int]] = {}  # conversations by kind and sender
         self.controls: dict[tuple[int, int], tuple[Unit, int]] = {}
         self._broken: dict[int, str] = {}
         self._aims: dict[int, list[Aim | None]] = {}
@@ -106,7 +109,7 @@ class Session:
                 netns = self._lab.targets[number].netns
                 versions.setdefault(netns, set()).add(self.checks.kinds[kind].version)
                 members.setdefault(netns, []).append(number)
-        allow_files(_FILES_PER_VANTAGE * sum(map(len, versions.values())))
+        allow_files(_FILES_PER_VANTAGE * sum(map(len, versions.values())) + _FILES_OF_CONVERSATIONS)
         for netns, needed in versions.items():
             try:
                 vantage = Vantage(netns, tuple(sorted(needed)))
@@ -162,6 +165,9 @@ class Session:
                 if target[index] in failures:
                     self.ledger.fail(index, failures[target[index]])
             able = [index for index in indexes if target[index] not in failures] if failures else indexes
+            if kind.protocol in _CONVERSATIONS:
+                self.talks[number, source] = able
+                continue
             for origin, some in self._split(kind, source, able, asked).items():
                 self._unit(kind, source, origin, some, ports)
         self._control(len(self.checks))
@@ -170,12 +176,12 @@ class Session:
         """The port of each receiver by its number, and why those that cannot receive cannot."""
         ports, failures = [kind.port] * len(self._lab.targets), {}
         for number in targets:
-            aim = self._aim(number, kind.version)
+            aim = self.aim(number, kind.version)
             if self.homes[number] < 0:
                 failures[number] = self._broken[number]
             elif aim is None:
                 failures[number] = f"{self._lab.targets[number].name} has no IPv{kind.version} address"
-            elif kind.listen and kind.protocol != "icmp":
+            elif kind.listen and kind.protocol in ("tcp", "udp"):
                 try:
                     ports[number] = self._vantage(number).listen(kind.protocol, kind.version, aim.text)
                 except OSError as error:
@@ -187,8 +193,10 @@ class Session:
         wanted: dict[tuple[int, int], dict[str, None]] = {}
         for (number, source), indexes in groups.items():
             here, version = self.homes[source], self.checks.kinds[number].version
+            if self.checks.kinds[number].protocol in _CONVERSATIONS:
+                continue
             if here >= 0 and self.vantages[here].only(version) is None:
-                aims = (self._aim(self.checks.target[index], version) for index in indexes)
+                aims = (self.aim(self.checks.target[index], version) for index in indexes)
                 wanted.setdefault((here, version), {}).update((aim.text, None) for aim in aims if aim)
         return {
             (here, version): self.vantages[here].sources(version, list(destinations), self._patience)
@@ -205,7 +213,7 @@ class Session:
             return {only: indexes} if indexes else {}
         chosen, split = asked[here, version], dict[str, list[int]]()
         for index in indexes:
-            aim = self._aim(self.checks.target[index], version)
+            aim = self.aim(self.checks.target[index], version)
             origin = chosen[aim.text] if aim else errno.EADDRNOTAVAIL
             if isinstance(origin, int):
                 self.ledger.send_errno[index] = origin
@@ -264,7 +272,8 @@ class Session:
     def _vantage(self, number: int) -> Vantage:
         return self.vantages[self.homes[number]]
 
-    def _aim(self, number: int, version: int) -> Aim | None:
+    def aim(self, number: int, version: int) -> Aim | None:
+        """A target's address, by its number."""
         return self._all_aims(version)[number]
 
     def _all_aims(self, version: int) -> list[Aim | None]:

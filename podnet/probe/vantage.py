@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Vantage"]
 
+_KIND = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IPV6_HDRINCL = 36
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
@@ -119,7 +120,7 @@ class Vantage:
         if protocol == "icmp":
             return 0
         if key not in self._reserved:
-            sock = self._bound(protocol, version, address)
+            sock = self.bound(_KIND[protocol], version, address)
             if protocol == "udp":
                 packet_filter.attach(sock, packet_filter.NOTHING)
             self._reserved[key] = sock.getsockname()[1]
@@ -129,7 +130,7 @@ class Vantage:
         """The port of a listener on one address, opened when it is first asked for."""
         key = (protocol, address)
         if key not in self._listening:
-            sock = self._bound(protocol, version, address)
+            sock = self.bound(_KIND[protocol], version, address)
             if protocol == "tcp":
                 sock.listen(_BACKLOG)
             else:
@@ -139,9 +140,8 @@ class Vantage:
             self._listening[key] = sock.getsockname()[1]
         return self._listening[key]
 
-    def _bound(self, protocol: str, version: int, address: str) -> socket.socket:
+    def bound(self, kind: int, version: int, address: str) -> socket.socket:
         """A socket on a free port of one address, never on all addresses: the machine's own may be among them."""
-        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
         with entered(self.netns):
             sock = self._socket(version, kind)
             # An IPv6 address may still be tentative; it is bound all the same, and works a moment later.
