@@ -37,7 +37,7 @@ _MANY = 250  # pods and nodes: with all protocols that is 190,000 checks, about 
 @click.option(
     "--timeout",
     type=click.FloatRange(0.05, 60),
-    default=0.5,
+    default=1.0,
     show_default=True,
     help="Seconds of silence that mean lost.",
 )

@@ -30,7 +30,7 @@ def run(
     lab: Lab,
     checks: Sequence[Check],
     *,
-    timeout: float = 0.5,
+    timeout: float = 1.0,
     progress: Callable[[int], None] | None = None,
 ) -> Results:
     """Send a probe for every check and return one result each, in the same order.

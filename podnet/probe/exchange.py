@@ -9,12 +9,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from podnet.errors import KernelError
 from podnet.probe.dialogue import Dialogue
 from podnet.probe.echo import Echo
 from podnet.probe.intake import Intake, Reader
 from podnet.probe.ledger import FAILED, REPLIED, RESETTED, SILENT
 from podnet.probe.limits import neighbour_overflows
 from podnet.probe.mmsg import Outbox
+from podnet.probe.vantage import undecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,8 @@ _LEAST_PER_THREAD = 500
 _ROUNDS = 3
 _LEAST_QUIET = 0.05  # seconds; a path answers within microseconds here, a loaded machine within tens of milliseconds
 _P99_FACTOR = 20
+
+_MOST_DETECTION = 3.0  # seconds; RFC 4862: up to one of delay, and one for the answer
 
 # A kernel sends one ICMP error per second to one address after a burst of six (net.ipv4.icmp_ratelimit).
 _REFILL = 1.05  # seconds
@@ -88,6 +92,8 @@ class Exchange:
             if not silent:
                 break
             last = number == _ROUNDS - 1
+            if last:
+                self._await_addresses(silent)
             before = self._suppressed() if last else 0
             self._send(silent)
             # Silence that was not expected is given the whole time before it is called a loss.
@@ -111,6 +117,17 @@ class Exchange:
         return "; ".join(remarks)
 
     # -- rounds ---------------------------------------------------------------------------------------------------
+
+    def _await_addresses(self, silent: list[tuple[Unit, Sequence[int]]]) -> None:
+        """Give hosts on the way the second or two that IPv6 takes to find duplicates, before the last round."""
+        if all(unit.template.version == 4 for unit, _ in silent):
+            return
+        waiting = {target.netns for target in self._session.lab.targets}
+        until = time.monotonic() + _MOST_DETECTION
+        while waiting and time.monotonic() < until:
+            waiting = {netns for netns in waiting if _undecided(netns)}
+            if waiting:
+                self._settle(0.05, whole=True)
 
     def _refill(self, held_back: int | None) -> None:
         """Give rate limits time: a kernel that held back ICMP errors in the last round made refusals look like drops.
@@ -363,3 +380,10 @@ class Exchange:
                     if lost:
                         where = session.vantages[session.homes[end[index]]].netns or "the machine"
                         ledger.fail(index, f"the capture in {where} lost {lost} packets")
+
+
+def _undecided(netns: str) -> bool:
+    try:
+        return undecided(netns)
+    except KernelError:
+        return False  # a namespace that is gone has been told of already

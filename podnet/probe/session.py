@@ -61,7 +61,7 @@ class Session:
         if len(checks) > MAX_CHECKS - 2 * len(lab.targets):
             msg = f"{len(checks)} checks in one run; at most {MAX_CHECKS - 2 * len(lab.targets)} can be told apart"
             raise UsageError(msg)
-        self._lab, self._run, self._patience = lab, run, patience
+        self.lab, self._run, self._patience = lab, run, patience
         self._templates = Templates(run)
         self.checks = checks
         # Control checks come behind the others, so that they are told apart in the same way.
@@ -106,7 +106,7 @@ class Session:
         members: dict[str, list[int]] = {}
         for kind, ends in self._ends().items():
             for number in sorted(ends):
-                netns = self._lab.targets[number].netns
+                netns = self.lab.targets[number].netns
                 versions.setdefault(netns, set()).add(self.checks.kinds[kind].version)
                 members.setdefault(netns, []).append(number)
         allow_files(_FILES_PER_VANTAGE * sum(map(len, versions.values())) + _FILES_OF_CONVERSATIONS)
@@ -174,13 +174,13 @@ class Session:
 
     def _receivers(self, kind: Kind, targets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
         """The port of each receiver by its number, and why those that cannot receive cannot."""
-        ports, failures = [kind.port] * len(self._lab.targets), {}
+        ports, failures = [kind.port] * len(self.lab.targets), {}
         for number in targets:
             aim = self.aim(number, kind.version)
             if self.homes[number] < 0:
                 failures[number] = self._broken[number]
             elif aim is None:
-                failures[number] = f"{self._lab.targets[number].name} has no IPv{kind.version} address"
+                failures[number] = f"{self.lab.targets[number].name} has no IPv{kind.version} address"
             elif kind.listen and kind.protocol in ("tcp", "udp"):
                 try:
                     ports[number] = self._vantage(number).listen(kind.protocol, kind.version, aim.text)
@@ -244,7 +244,7 @@ class Session:
         for here, vantage in enumerate(self.vantages):
             for version in sorted(vantage.raw):
                 number = self.source[index]
-                own = vantage.only(version) or primary(self._lab, self._lab.targets[number], version)
+                own = vantage.only(version) or primary(self.lab, self.lab.targets[number], version)
                 if own is not None:
                     aim = Aim.at(own)
                     unit = Unit(
@@ -257,7 +257,7 @@ class Session:
 
     def _watch(self) -> None:
         """Capture for the addresses of the lab, and for those that a kernel chose besides."""
-        for number, target in enumerate(self._lab.targets):
+        for number, target in enumerate(self.lab.targets):
             here = self.homes[number]
             for version in self.vantages[here].raw if here >= 0 else ():
                 own = self._own.setdefault((here, version), set())
@@ -280,7 +280,7 @@ class Session:
         """Every target's address, by its number."""
         aims = self._aims.get(version)
         if aims is None:
-            texts = [primary(self._lab, target, version) for target in self._lab.targets]
+            texts = [primary(self.lab, target, version) for target in self.lab.targets]
             aims = self._aims[version] = [None if text is None else Aim.at(text) for text in texts]
         return aims
 

@@ -21,7 +21,7 @@ from podnet.probe.capture import Capture
 if TYPE_CHECKING:
     from podnet.probe.stamp import Run
 
-__all__ = ["Vantage"]
+__all__ = ["Vantage", "undecided"]
 
 _KIND = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -30,6 +30,7 @@ _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
+_IFA_F_TENTATIVE = 0x40
 _BACKLOG = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -183,6 +184,14 @@ class Vantage:
     def close(self) -> None:
         """Close all sockets but the captures, which their user closes together."""
         self._stack.close()
+
+
+def undecided(netns: str) -> bool:
+    """Whether a namespace still has IPv6 addresses in duplicate detection, from which it asks no neighbour yet."""
+    table = Path("/proc/thread-self/net/if_inet6")
+    with entered(netns):
+        lines = table.read_text(encoding="ascii").splitlines() if table.exists() else []
+    return any(int(line.split()[4], 16) & _IFA_F_TENTATIVE for line in lines)
 
 
 def _chosen(asked: socket.socket, destination: str) -> str | int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -102,6 +103,13 @@ class Cluster:
                 ],
                 self.netns(f"p{n}-{p}"),
             )
+
+    def settle(self) -> None:
+        """Wait until IPv6 has looked for duplicates everywhere: link-local addresses are the kernel's own."""
+        deadline = time.monotonic() + 30
+        while any(ip("-6", "addr", "show", "tentative", netns=name) for name in self.made):
+            assert time.monotonic() < deadline, "duplicate detection does not end"
+            time.sleep(0.05)
 
     def know_neighbours(self) -> None:
         """Permanent IPv4 neighbours on every node's bridge: the kernel's table is one for all namespaces, and small."""

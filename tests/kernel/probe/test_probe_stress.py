@@ -32,3 +32,14 @@ def test_all_pairs_again_and_again_without_a_false_failure() -> None:
             assert wrong == [], f"run {number}: {len(wrong)} of {len(checks)}"
     finally:
         made.remove()
+
+
+def test_no_false_failure_while_ipv6_looks_for_duplicates() -> None:
+    # Nodes ask for their neighbours from a link-local address, which they cannot for a second or two.
+    made = Cluster(nodes=2, pods=1)
+    try:
+        made.build()
+        lab = made.lab((6,))
+        assert list(run(lab, derive(lab, ("icmp", "udp"))).failed()) == []
+    finally:
+        made.remove()
