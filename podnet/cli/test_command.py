@@ -41,6 +41,7 @@ _MANY = 250  # pods and nodes: with all protocols that is 190,000 checks, about 
     show_default=True,
     help="Seconds of silence that mean lost.",
 )
+@click.option("--paths", is_flag=True, help="Also show on which way each packet went, and its answer back.")
 @output_option
 def command(
     lab: str | None,
@@ -48,6 +49,7 @@ def command(
     senders: tuple[str, ...],
     receivers: tuple[str, ...],
     timeout: float,
+    paths: bool,
     output: str,
 ) -> None:
     """Probe LAB (a name or a topology file; without one, the only lab that runs).
@@ -64,10 +66,13 @@ def command(
     from podnet.lab import record
     from podnet.probe.engine import run
 
-    subject = record.find(lab).lab
+    entry = record.find(lab)
+    subject = entry.lab
+    tapped = sorted({*entry.namespaces, *(target.netns for target in subject.targets)}) if paths else []
     checks = _checks(subject, protocols, senders, receivers)
     with progress(f"probing {subject.name}") as told:
-        results = run(subject, checks, timeout=timeout, progress=told and partial(_count, told, len(checks)))
+        count = told and partial(_count, told, len(checks))
+        results = run(subject, checks, timeout=timeout, progress=count, tapped=tapped)
     if output == "json":
         from podnet.report.json import document
 
@@ -76,7 +81,12 @@ def command(
         from podnet.report.text import failures, matrix, summary
 
         width = shutil.get_terminal_size((120, 24)).columns
-        parts = [matrix(subject, results, color=sys.stdout.isatty(), width=width), failures(results), summary(results)]
+        parts = [matrix(subject, results, color=sys.stdout.isatty(), width=width), failures(results)]
+        if paths:
+            from podnet.report.ways import ways
+
+            parts.append(ways(subject, results))
+        parts.append(summary(results))
         click.echo("\n\n".join(part.rstrip("\n") for part in parts if part))
     sys.exit(_exit_code(results))
 

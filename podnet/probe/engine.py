@@ -12,6 +12,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from podnet.probe.exchange import Exchange
+from podnet.probe.paths import Paths
 from podnet.probe.plan import Checks
 from podnet.probe.results import Results
 from podnet.probe.session import Session
@@ -32,19 +33,26 @@ def run(
     *,
     timeout: float = 1.0,
     progress: Callable[[int], None] | None = None,
+    tapped: Sequence[str] = (),
+    this: Run | None = None,
 ) -> Results:
     """Send a probe for every check and return one result each, in the same order.
 
     ``timeout`` is the longest that silence is waited for, in seconds; ``progress`` is told how many checks have
-    their answer. Raises ``UsageError`` for a check of a target that the lab does not have and ``KernelError``
-    where this process cannot open the sockets; a single namespace that is gone gives ``unproven`` results.
+    their answer. With ``tapped``, namespaces, the results have the ``paths`` of all packets through them; ``this`` is
+    the mark of the packets, for who looks on. Raises ``UsageError`` for a check of a target that the lab does not have
+    and ``KernelError`` where this process cannot open the sockets; a single namespace that is gone gives ``unproven``
+    results.
     """
     planned = Checks.of(lab, checks)
-    this = Run(secrets.randbits(32))
-    with Session(lab, planned, this, timeout) as session:
+    this = this or Run(secrets.randbits(32))
+    with Session(lab, planned, this, timeout, tapped) as session:
         exchange = Exchange(session, this, timeout, progress)
         try:
             exchange.run()
-            return Results(lab, planned, session.ledger, exchange.remark())
+            results = Results(lab, planned, session.ledger, exchange.remark())
+            if tapped:
+                results.paths = Paths(lab, planned, tapped, session.taps, exchange.records, session.ledger)
+            return results
         finally:
             exchange.close()

@@ -30,6 +30,7 @@ __all__ = ["Exchange"]
 _BATCH = 128  # probes by one system call
 _EXACT = 1024  # up to so many checks, each probe is sent by a call of its own, whose time is known
 _BETWEEN_READINGS = 30_000  # probes; at all namespaces together they then occupy 25 MB of buffers
+_BETWEEN_TAPPINGS = 1_500  # the same where every device of the way sees each of them, and its answer
 _MOST_THREADS = 8  # the interpreter's lock is free for 9/10 of the time
 _LEAST_PER_THREAD = 500
 _ROUNDS = 3
@@ -54,8 +55,7 @@ class Exchange:
         self._total = len(session.checks)
         self._told = -1
         self._intake = Intake(ledger, this, session.homes, session.source, session.target)
-        self._echo = Echo(ledger, this)
-        self._reader = Reader()
+        self._reader = self._new_reader()
         self._stop = threading.Event()
         self._draining = threading.Lock()
         self._exact = self._total <= _EXACT
@@ -67,7 +67,10 @@ class Exchange:
             for capture in vantage.captures:
                 self._captures[capture.fileno()] = (capture, here)
             self._echoes.update(echo.fileno() for echo in vantage.echoes)
-        for number in (*self._captures, *self._echoes):
+        self._taps = {tap.fileno(): tap for tap in session.taps}
+        self.records = bytearray()
+        self._between = _BETWEEN_READINGS if not self._taps else _BETWEEN_TAPPINGS
+        for number in (*self._captures, *self._echoes, *self._taps):
             self._poll.register(number, select.EPOLLIN)
 
     def close(self) -> None:
@@ -192,9 +195,12 @@ class Exchange:
         if problems:
             raise problems[0]
 
+    def _new_reader(self) -> Reader:
+        return Reader(Echo(self._ledger, self._run))
+
     def _work(self, queue: Iterator[tuple[Unit, Sequence[int]]], problems: list[BaseException]) -> None:
         try:
-            self._worker(queue, Reader(), progress=False)
+            self._worker(queue, self._new_reader(), progress=False)
         except BaseException as problem:  # noqa: BLE001 - it is raised again, by the thread that waits for this one
             self._stop.set()
             problems.append(problem)
@@ -218,7 +224,7 @@ class Exchange:
             for capture in self._session.vantages[unit.here].captures:
                 self._intake.drain(capture, unit.here, reader)
             unread += len(part)
-            if unread > _BETWEEN_READINGS:
+            if unread > self._between:
                 self._read(0, reader)
                 unread = 0
             if progress:
@@ -292,13 +298,15 @@ class Exchange:
     def _read(self, wait: float, reader: Reader) -> bool:
         """Read all that waits, at most ``wait`` seconds from now; whether there was anything."""
         news = False
-        for number, _ in self._poll.poll(wait, max(1, len(self._captures) + len(self._echoes))):
+        for number, _ in self._poll.poll(wait, max(1, len(self._captures) + len(self._echoes) + len(self._taps))):
             watched = self._captures.get(number)
-            if watched is None:
-                self._echo.answer(number)
-                news = True
-            else:
+            if watched is not None:
                 news |= self._intake.drain(*watched, reader)
+            elif number in self._taps:
+                news |= self._taps[number].drain(self._ledger, self.records, reader.taps)
+            else:
+                reader.echo.answer(number)
+                news = True
         return news
 
     def _report(self) -> None:

@@ -10,6 +10,7 @@ from podnet.probe.decode import ICMP_ERROR, REPLY, REQUEST_SEEN, RESET, decode
 from podnet.probe.ledger import REPLIED, RESETTED
 from podnet.probe.mmsg import Inbox
 from podnet.probe.stamp import ANSWER, REQUEST
+from podnet.probe.tap import TapReader
 from podnet.probe.verdict import icmp_error
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from podnet.probe.capture import Capture
     from podnet.probe.decode import Sighting
+    from podnet.probe.echo import Echo
     from podnet.probe.ledger import Ledger
     from podnet.probe.stamp import Run
 
@@ -35,10 +37,12 @@ _TIME = struct.Struct("=16xqq")
 
 
 class Reader:
-    """One thread's room for what it reads."""
+    """One thread's room for what it reads, and for what it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, echo: Echo) -> None:
+        self.echo = echo
         self.inbox = Inbox(_COUNT, _SLOT)
+        self.taps = TapReader()
 
 
 class Intake:

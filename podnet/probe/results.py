@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from podnet.model.lab import Lab
     from podnet.probe.ledger import Ledger
+    from podnet.probe.paths import Paths
     from podnet.probe.plan import Checks
 
 __all__ = ["Results"]
@@ -25,6 +26,7 @@ class Results(Sequence[Result]):
 
     def __init__(self, lab: Lab, checks: Checks, ledger: Ledger, remark: str = "") -> None:
         self.checks, self.ledger = checks, ledger
+        self.paths: Paths | None = None
         self._remark = remark
         self._sources = Sources(lab)
         self._replaced: dict[int, Result] = {}

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError, UsageError
 from podnet.probe.addressing import primary
+from podnet.probe.clock import await_stamps
 from podnet.probe.ledger import Ledger
 from podnet.probe.limits import allow_files
 from podnet.probe.plan import Kind
 from podnet.probe.stamp import MAX_CHECKS
+from podnet.probe.tap import Tap
 from podnet.probe.template import Aim, Templates
 from podnet.probe.vantage import Vantage
 
@@ -57,7 +59,7 @@ class Session:
     failure of its own checks only.
     """
 
-    def __init__(self, lab: Lab, checks: Checks, run: Run, patience: float) -> None:
+    def __init__(self, lab: Lab, checks: Checks, run: Run, patience: float, tapped: Sequence[str] = ()) -> None:
         if len(checks) > MAX_CHECKS - 2 * len(lab.targets):
             msg = f"{len(checks)} checks in one run; at most {MAX_CHECKS - 2 * len(lab.targets)} can be told apart"
             raise UsageError(msg)
@@ -68,6 +70,8 @@ class Session:
         self.source, self.target = checks.source[:], checks.target[:]
         self.ends = (self.source, self.target)
         self.vantages: list[Vantage] = []
+        self.tapped = tapped
+        self.taps: list[Tap] = []
         self.homes = [-1] * len(lab.targets)
         self.units: list[Unit] = []
         self.talks: dict[tuple[int, int], list[int]] = {}  # conversations by kind and sender
@@ -80,6 +84,7 @@ class Session:
             self.ledger = Ledger(len(self.source))
             self._prepare()
             self._watch()
+            self._tap()
         except BaseException:
             self.close()
             raise
@@ -92,7 +97,7 @@ class Session:
 
     def close(self) -> None:
         """Close every socket. Each capture waits for an RCU grace period of 10 to 20 ms, so they wait together."""
-        captures = [capture for vantage in self.vantages for capture in vantage.captures]
+        captures = [*self.taps, *(capture for vantage in self.vantages for capture in vantage.captures)]
         if captures:
             with ThreadPoolExecutor(min(_CLOSERS, len(captures))) as pool:
                 list(pool.map(lambda capture: capture.close(), captures))
@@ -109,7 +114,9 @@ class Session:
                 netns = self.lab.targets[number].netns
                 versions.setdefault(netns, set()).add(self.checks.kinds[kind].version)
                 members.setdefault(netns, []).append(number)
-        allow_files(_FILES_PER_VANTAGE * sum(map(len, versions.values())) + _FILES_OF_CONVERSATIONS)
+        allow_files(
+            _FILES_PER_VANTAGE * sum(map(len, versions.values())) + _FILES_OF_CONVERSATIONS + 2 * len(self.tapped)
+        )
         for netns, needed in versions.items():
             try:
                 vantage = Vantage(netns, tuple(sorted(needed)))
@@ -264,6 +271,18 @@ class Session:
                 own.update(address.ip.packed for address in target.addresses(version))
         for (here, version), addresses in self._own.items():
             self.vantages[here].watch(version, self._run, frozenset(addresses))
+
+    def _tap(self) -> None:
+        """Watch every device of the namespaces that the way of packets is asked of."""
+        versions = sorted({kind.version for kind in self.checks.kinds})
+        for number, netns in enumerate(self.tapped):
+            try:
+                self.taps += [Tap(netns, number, version, self._run) for version in versions]
+            except KernelError as error:
+                if error.errno != errno.ENOENT:  # a namespace that is gone sees nothing pass
+                    raise
+        if self.taps:
+            await_stamps()
 
     def _fail(self, indexes: Iterable[int], why: str) -> None:
         for index in indexes:
