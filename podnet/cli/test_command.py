@@ -64,15 +64,15 @@ def command(
     be measured.
     """
     from podnet.lab import record
-    from podnet.probe.engine import run
+    from podnet.probe.verify import verify
 
     entry = record.find(lab)
     subject = entry.lab
-    tapped = sorted({*entry.namespaces, *(target.netns for target in subject.targets)}) if paths else []
+    namespaces = sorted({*entry.namespaces, *(target.netns for target in subject.targets)})
     checks = _checks(subject, protocols, senders, receivers)
     with progress(f"probing {subject.name}") as told:
         count = told and partial(_count, told, len(checks))
-        results = run(subject, checks, timeout=timeout, progress=count, tapped=tapped)
+        results = verify(subject, checks, timeout=timeout, progress=count, namespaces=namespaces, tapped=paths)
     if output == "json":
         from podnet.report.json import document
 

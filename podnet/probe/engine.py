@@ -35,19 +35,20 @@ def run(
     progress: Callable[[int], None] | None = None,
     tapped: Sequence[str] = (),
     this: Run | None = None,
+    attempts: int = 3,
 ) -> Results:
     """Send a probe for every check and return one result each, in the same order.
 
     ``timeout`` is the longest that silence is waited for, in seconds; ``progress`` is told how many checks have
     their answer. With ``tapped``, namespaces, the results have the ``paths`` of all packets through them; ``this`` is
-    the mark of the packets, for who looks on. Raises ``UsageError`` for a check of a target that the lab does not have
-    and ``KernelError`` where this process cannot open the sockets; a single namespace that is gone gives ``unproven``
-    results.
+    the mark of the packets, for who looks on; ``attempts`` is how often what is silent is sent. Raises ``UsageError``
+    for a check of a target that the lab does not have and ``KernelError`` where this process cannot open the sockets; a
+    single namespace that is gone gives ``unproven`` results.
     """
     planned = Checks.of(lab, checks)
     this = this or Run(secrets.randbits(32))
     with Session(lab, planned, this, timeout, tapped) as session:
-        exchange = Exchange(session, this, timeout, progress)
+        exchange = Exchange(session, this, timeout, progress, attempts)
         try:
             exchange.run()
             results = Results(lab, planned, session.ledger, exchange.remark())

@@ -47,7 +47,15 @@ _REFILLS = 12
 class Exchange:
     """The probes of a session on their way; the evidence is in the session's ledger."""
 
-    def __init__(self, session: Session, this: Run, timeout: float, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        this: Run,
+        timeout: float,
+        progress: Callable[[int], None] | None = None,
+        attempts: int = _ROUNDS,
+    ) -> None:
+        self._attempts = attempts
         self._rate_limited = False
         self._overflows = neighbour_overflows()
         self._session, self._run, self._timeout, self._progress = session, this, timeout, progress
@@ -90,11 +98,11 @@ class Exchange:
     def _rounds(self) -> None:
         """All rounds, until every probe is settled or has been silent in each of them."""
         held_back: int | None = 0
-        for number in range(_ROUNDS):
+        for number in range(self._attempts):
             silent = self._silent()
             if not silent:
                 break
-            last = number == _ROUNDS - 1
+            last = number == self._attempts - 1
             if last:
                 self._await_addresses(silent)
             before = self._suppressed() if last else 0
@@ -105,7 +113,8 @@ class Exchange:
             if last:
                 held_back = self._grown(before)
         else:
-            self._refill(held_back)
+            if self._attempts > 1:
+                self._refill(held_back)
 
     def remark(self) -> str:
         """What else than the network under test may have kept probes silent; empty if nothing is known."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
+from podnet.model.probe import Bounds
 from podnet.probe.plan import Checks, Kind
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ PROTOCOLS = ("icmp", "tcp", "udp")
 
 # What the model can be asked by besides: more of the same truth, at more cost.
 FURTHER = ("connect", "http", "dns")
+_CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp"}
 
 
 def derive(
@@ -36,6 +38,7 @@ def derive(
 
     An entry of ``expect`` replaces the check with the same sender, receiver, protocol, port and IP version.
     ICMP and a TCP or UDP entry without a port stand for the model's own check; a port is a check of its own.
+    Conversations of the file (``connect``, ``http``, ``dns``) come along with the protocol that carries them.
     ``senders`` and ``receivers`` keep those between these names only.
     """
     model = _Model(lab, protocols, senders, receivers)
@@ -43,7 +46,7 @@ def derive(
     place: dict[tuple[int, int, str, int, int], int] = {}
     number = {target.name: at for at, target in enumerate(lab.targets)}
     for entry in lab.expect:
-        for source, target, kind in _expanded(entry, lab.versions) if entry.protocol in protocols else ():
+        for source, target, kind in _expanded(entry, lab.versions) if _asked(entry.protocol, protocols) else ():
             if not (senders is None or source in senders) or not (receivers is None or target in receivers):
                 continue
             key = (number[source], number[target], kind.protocol, kind.port, kind.version)
@@ -56,6 +59,10 @@ def derive(
             else:
                 checks.replace(index, kind)
     return checks
+
+
+def _asked(protocol: str, protocols: Sequence[str]) -> bool:
+    return protocol in protocols or _CARRIER.get(protocol) in protocols
 
 
 class _Model:
@@ -97,10 +104,12 @@ class _Model:
 
 def _expanded(entry: Expectation, versions: Sequence[int]) -> Iterator[tuple[str, str, Kind]]:
     port = 0 if entry.protocol == "icmp" else entry.port
+    asked: Bounds | None = Bounds(entry.ttl, entry.via, entry.mtu, entry.latency_ms, entry.loss, entry.within)
+    bounds = None if asked == Bounds() else asked
     for source, target, version in product(entry.sources, entry.targets, versions):
         if version in entry.families:
             kind = Kind(
                 entry.protocol, version, port, entry.verdict, entry.source, listen=port == 0, origin="file",
-                line=entry.line,
+                line=entry.line, bounds=bounds,
             )  # fmt: skip
             yield source, target, kind
