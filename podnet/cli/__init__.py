@@ -26,6 +26,7 @@ _COMMANDS = {
     "list": "List the running labs.",
     "test": "Send packets between all pods and nodes, and compare with what must be.",
     "trace": "Follow one packet from A to B and its answer back, device by device.",
+    "diff": "Compare two saved runs of podnet test.",
     "exec": "Run a command in a pod, node, client or router.",
     "shell": "Open a shell in a pod, node, client or router.",
     "logs": "Show what the containers of a pod wrote.",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from podnet.cli.output import output_option, print_json, progress
+from podnet.cli.output import progress
+from podnet.cli.reports import Output, Outputs, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,21 @@ _MANY = 250  # pods and nodes: with all protocols that is 190,000 checks, about 
     help="Seconds of silence that mean lost.",
 )
 @click.option("--paths", is_flag=True, help="Also show on which way each packet went, and its answer back.")
-@output_option
+@click.option("--pmtu", is_flag=True, help="Measure the largest packet of each pair instead, and what sets the limit.")
+@click.option(
+    "--namespaces",
+    multiple=True,
+    metavar="NAME|PATH|PID",
+    help="Probe these namespaces of the machine instead of a lab (again for more), each against each.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=Outputs(),
+    help="text, json, junit, tap, html or pcapng; with =FILE to a file. Again for more.  [default: text]",
+)
 def command(
     lab: str | None,
     protocols: tuple[str, ...],
@@ -50,7 +65,9 @@ def command(
     receivers: tuple[str, ...],
     timeout: float,
     paths: bool,
-    output: str,
+    pmtu: bool,
+    namespaces: tuple[str, ...],
+    outputs: tuple[Output, ...],
 ) -> None:
     """Probe LAB (a name or a topology file; without one, the only lab that runs).
 
@@ -63,32 +80,34 @@ def command(
     Exits with 1 where something differs from what must be, and with 3 where nothing does, but something could not
     be measured.
     """
-    from podnet.lab import record
     from podnet.probe.verify import verify
 
-    entry = record.find(lab)
-    subject = entry.lab
-    namespaces = sorted({*entry.namespaces, *(target.netns for target in subject.targets)})
+    started = time.monotonic()
+    subject, places = _subject(lab, namespaces)
     checks = _checks(subject, protocols, senders, receivers)
+    if pmtu:
+        sys.exit(_pmtu(subject, checks, outputs))
     with progress(f"probing {subject.name}") as told:
         count = told and partial(_count, told, len(checks))
-        results = verify(subject, checks, timeout=timeout, progress=count, namespaces=namespaces, tapped=paths)
-    if output == "json":
-        from podnet.report.json import document
-
-        print_json(document(subject, results))
-    else:
-        from podnet.report.text import failures, matrix, summary
-
-        width = shutil.get_terminal_size((120, 24)).columns
-        parts = [matrix(subject, results, color=sys.stdout.isatty(), width=width), failures(results)]
-        if paths:
-            from podnet.report.ways import ways
-
-            parts.append(ways(subject, results))
-        parts.append(summary(results))
-        click.echo("\n\n".join(part.rstrip("\n") for part in parts if part))
+        results = verify(subject, checks, timeout=timeout, progress=count, namespaces=places, tapped=paths)
+    write(outputs, subject, results, time.monotonic() - started, places)
     sys.exit(_exit_code(results))
+
+
+def _subject(lab: str | None, namespaces: tuple[str, ...]) -> tuple[Lab, list[str]]:
+    """What is probed, and all of the namespaces that its packets may pass."""
+    if namespaces:
+        from podnet.errors import UsageError
+        from podnet.probe.surroundings import surroundings
+
+        if lab is not None:
+            msg = "either a lab or --namespaces: not both"
+            raise UsageError(msg)
+        return surroundings(namespaces)
+    from podnet.lab import record
+
+    entry = record.find(lab)
+    return entry.lab, sorted({*entry.namespaces, *(target.netns for target in entry.lab.targets)})
 
 
 def _checks(subject: Lab, protocols: tuple[str, ...], senders: tuple[str, ...], receivers: tuple[str, ...]) -> Checks:
@@ -115,6 +134,27 @@ def _checks(subject: Lab, protocols: tuple[str, ...], senders: tuple[str, ...], 
         msg = f"nothing is expected between these in lab {subject.name}: choose others with --from, --to and --protocol"
         raise UsageError(msg)
     return checks
+
+
+def _pmtu(subject: Lab, checks: Checks, outputs: tuple[Output, ...]) -> int:
+    """The largest packet of every pair of the checks; 1 where there is a black hole or nothing passes."""
+    from podnet.errors import UsageError
+    from podnet.probe.pmtu import largest
+    from podnet.report.sizes import document, sizes
+
+    forms = {output.form for output in outputs if not output.path} or {"text"}
+    if len(outputs) > 1 or not forms <= {"text", "json"}:
+        msg = "--pmtu reports as -o text or -o json only"
+        raise UsageError(msg)
+    pairs = list(dict.fromkeys((check.source, check.target, check.version) for check in checks))
+    found = largest(subject, pairs)
+    if forms == {"json"}:
+        from podnet.cli.output import print_json
+
+        print_json(document(subject, found))
+    else:
+        click.echo(sizes(found))
+    return 1 if any(one.black_hole or one.failure for one in found) else 0
 
 
 def _exit_code(results: Results) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
 
-__all__ = ["Change", "Step", "Trace", "trace"]
+__all__ = ["Change", "Step", "Trace", "frames_of", "trace"]
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 
@@ -101,6 +101,14 @@ def trace(lab: Lab, check: Check, namespaces: Sequence[str], *, timeout: float =
         _hosts(back, known),
         tuple(frames),
     )
+
+
+def frames_of(lab: Lab, checks: Sequence[Check], namespaces: Sequence[str], *, timeout: float = 0.1) -> list[Frame]:
+    """Send a probe for each check once more, and return every frame that it and its answer were at any device."""
+    this = Run(secrets.randbits(32))
+    with Witness(namespaces) as witness:
+        run(lab, checks, timeout=timeout, this=this, attempts=1)
+        return witness.frames(this)
 
 
 def _way(frames: list[Frame], end: str) -> list[Frame]:

@@ -48,6 +48,7 @@ class Frame(NamedTuple):
     error: tuple[int, int]
     size: int
     raw: bytes
+    ethernet: bool
 
 
 class _Anything(tuple[bytes, ...]):
@@ -89,8 +90,8 @@ class Witness:
             with ThreadPoolExecutor(len(self._ears)) as pool:  # each waits for an RCU grace period
                 list(pool.map(lambda ear: ear.sock.close(), self._ears))
 
-    def frames(self, run: Run, index: int = 0) -> list[Frame]:
-        """What was seen of one check, by time; what a bridge flooded to hosts that do not take it is left out."""
+    def frames(self, run: Run) -> list[Frame]:
+        """What was seen of a run, by time; what a bridge flooded to hosts that do not take it is left out."""
         found: list[Frame] = []
         for ear in self._ears:
             while True:
@@ -98,7 +99,7 @@ class Witness:
                     data, ancillary, _, address = ear.sock.recvmsg(2048, 64, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
-                frame = _frame(ear, data, ancillary, address, run, index)
+                frame = _frame(ear, data, ancillary, address, run)
                 if frame is not None:
                     found.append(frame)
         found.sort(key=lambda frame: frame.at)
@@ -125,7 +126,7 @@ def _ear(netns: str) -> _Ear:
 
 
 def _frame(
-    ear: _Ear, data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[object, ...], run: Run, index: int
+    ear: _Ear, data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[object, ...], run: Run
 ) -> Frame | None:
     name, protocol, kind, hatype = str(address[0]), address[1], address[2], address[3]
     device = next((i for i, n in ear.names.items() if n == name), 0)
@@ -139,7 +140,7 @@ def _frame(
     outer, inner = peeled(packet)
     version = inner[0] >> 4 if inner else 0
     sighting = decode(version, run, _Anything(), inner) if version in (4, 6) else None
-    if sighting is None or sighting.check != index:
+    if sighting is None:
         return None
     seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2][:16])
     size = int.from_bytes(packet[2:4], "big") if packet[0] >> 4 == 4 else int.from_bytes(packet[4:6], "big") + 40
@@ -157,6 +158,7 @@ def _frame(
         sighting.error if sighting.kind == ICMP_ERROR else (0, 0),
         size,
         data,
+        has_macs,
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from podnet.probe.results import Results
+from podnet.report.groups import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
 
-__all__ = ["failures", "matrix", "summary"]
+__all__ = ["cells", "failed_of", "failures", "findings", "matrix", "summary"]
 
 _MOST_TARGETS = 40
 _MOST_FAILURES = 200
+_FEW = 3
 _GREEN, _RED, _DIM, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 _Pair = tuple[str, str]
@@ -60,10 +62,38 @@ def failures(results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
     return "\n".join(lines)
 
 
+def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
+    """The failures with those that are alike in one line and an example below, empty where nothing failed."""
+    failed = list(failed_of(results))
+    if len(failed) <= _FEW:
+        return failures(results, limit)
+    lines: list[str] = []
+    groups = grouped(lab, results, failed)
+    for group in groups[:limit]:
+        first = group.results[0]
+        if len(group.results) == 1:
+            lines.append(_failure(first))
+            continue
+        many = f"all {len(group.results)}" if group.whole else f"{len(group.results)}"
+        detail = f" ({first.detail})" if first.detail else ""
+        lines.append(
+            f"FAIL {many} checks {group.scope} {group.kinds}: expected {first.check.verdict}, "
+            f"observed {first.observed}{detail}"
+        )
+        lines.append(f"     such as {_failure(first).removeprefix('FAIL ').partition(':')[0]}")
+    if len(groups) > limit:
+        lines.append(f"... and {len(groups) - limit} groups more")
+    if len(groups) < len(failed):
+        lines.append("(-o json lists every check)")
+    return "\n".join(lines)
+
+
 def summary(results: Sequence[Result]) -> str:
-    """The totals in one line."""
+    """The totals in one line; what could not be measured has failed, too."""
     passed = sum(passed for _, _, passed in cells(results))
-    return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed"
+    unproven = sum(result.observed == "unproven" for result in failed_of(results))
+    also = f" ({unproven} of them unproven)" if unproven else ""
+    return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed{also}"
 
 
 def _failure(result: Result) -> str:

@@ -23,6 +23,7 @@ def ways(lab: Lab, results: Results) -> str:
         return ""
     predictors = {version: Predictor(lab, version) for version in lab.versions}
     known = {target.name for target in lab.targets}
+    modelled = any(target.kind != "pod" for target in lab.targets)  # of bare namespaces no way can be predicted
     strays: list[tuple[int, str]] = []
     lines: list[tuple[int, str]] = []
     for index in range(len(results)):
@@ -30,7 +31,7 @@ def ways(lab: Lab, results: Results) -> str:
         check = results.checks[index]
         text = f"{check.source} -> {check.target} {check.protocol} ipv{check.version}: {path_line(path)}"
         predicted = _predicted(predictors[check.version], lab, check.source, check.target)
-        if results.passed[index] and differing(path, predicted, known):
+        if modelled and results.passed[index] and differing(path, predicted, known):
             strays.append((index, f"{text}; predicted: {' > '.join(predicted or ('no way',))}"))
         elif len(lines) < _MOST or not results.passed[index]:
             lines.append((index, text))
