@@ -3,6 +3,8 @@
 lab      `podnet up` and `podnet down` as whole processes, for N pods on 10 nodes, and the kernel's floor for the
          same objects (scripts/bench-floor.c), taking turns
 mininet  Mininet with Linux bridges: 50 hosts on one switch, start and stop, without Python's own start
+reach    `podnet test` of all ordered pairs of 100, 400 and 1,000 pods as a whole process, and serial ping, scapy's sr()
+         and Mininet's pingAll() on sizes that they can finish
 startup  `podnet --help` and `podnet status` beside `python -c 'import click, json, sqlite3'`, taking turns
 """
 
@@ -19,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import lab
 import mininet_hosts
+import reach
 import startup
 import tables
 from stopwatch import machine, say
 
-PARTS = ("lab", "mininet", "startup")
+PARTS = ("lab", "mininet", "reach", "startup")
 
 
 def arguments() -> argparse.Namespace:
@@ -69,6 +72,8 @@ def main() -> int:
             results["lab"] = lab.measure(Path(folder), args.pods, args.runs)
         if "mininet" in parts:
             results["mininet"] = mininet_hosts.measure(args.runs)
+        if "reach" in parts:
+            results["reach"] = reach.measure(Path(folder), args.runs, large=args.pods == (10, 100, 1000))
     print(tables.render(results, markdown=args.markdown))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
