@@ -13,9 +13,9 @@ from podnet.errors import KernelError
 from podnet.probe.dialogue import Dialogue
 from podnet.probe.echo import Echo
 from podnet.probe.intake import Intake, Reader
-from podnet.probe.ledger import FAILED, REPLIED, RESETTED, SILENT
 from podnet.probe.limits import neighbour_overflows
 from podnet.probe.mmsg import Outbox
+from podnet.probe.proof import Proof
 from podnet.probe.vantage import undecided
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ class Exchange:
         self._intake = Intake(ledger, this, session.homes, session.source, session.target)
         self._reader = self._new_reader()
         self._stop = threading.Event()
-        self._draining = threading.Lock()
         self._exact = self._total <= _EXACT
         self._parts: list[Sequence[int]] = []
         self._poll = select.epoll()
@@ -93,8 +92,7 @@ class Exchange:
                 dialogue.run()
             self._report()
         self._rounds()
-        self._prove()
-        self._blame_lost()
+        Proof(self._session, self._total, self._ask_once, overflowed=self._overflowed()).judge()
         self._report()
 
     def _rounds(self) -> None:
@@ -120,15 +118,20 @@ class Exchange:
 
     def remark(self) -> str:
         """What else than the network under test may have kept probes silent; empty if nothing is known."""
-        remarks = []
-        if self._rate_limited:
-            remarks.append("ICMP errors were held back by a rate limit (net.ipv4.icmp_ratelimit, ipv6 likewise)")
+        if not self._rate_limited:
+            return ""
+        return "ICMP errors were held back by a rate limit (net.ipv4.icmp_ratelimit, ipv6 likewise)"
+
+    def _overflowed(self) -> bool:
         overflows = neighbour_overflows()
-        if overflows is not None and self._overflows is not None and overflows > self._overflows:
-            remarks.append(
-                "the neighbour table overflowed meanwhile (net.ipv4.neigh.default.gc_thresh3, ipv6 likewise)"
-            )
-        return "; ".join(remarks)
+        return overflows is not None and self._overflows is not None and overflows > self._overflows
+
+    def _ask_once(self, units: list[Unit], heard: Callable[[], bool]) -> None:
+        """Send these besides, and read until all that is awaited was heard, or the time of silence is over."""
+        self._worker(iter([(unit, unit.indexes) for unit in units]), self._reader, progress=False)
+        until = time.monotonic() + self._timeout
+        while not heard() and (left := until - time.monotonic()) > 0:
+            self._read(left, self._reader)
 
     # -- rounds ---------------------------------------------------------------------------------------------------
 
@@ -264,9 +267,12 @@ class Exchange:
         """Seconds without any news after which nothing more is expected."""
         self._refine()
         ledger = self._ledger
+        columns = zip(ledger.answered, ledger.sent, ledger.arrived, ledger.attempts, strict=True)
+        echoed = ledger.echoed
         times = [
-            answered - sent
-            for answered, sent, attempts in zip(ledger.answered, ledger.sent, ledger.attempts, strict=True)
+            # What a UDP probe waited for our own listener is no time on the way.
+            answered - sent - (echoed[index] - arrived if arrived and index in echoed else 0)
+            for index, (answered, sent, arrived, attempts) in enumerate(columns)
             if answered and attempts == 1
         ]
         if not times:
@@ -331,51 +337,6 @@ class Exchange:
             self._told = done
             self._progress(done)
 
-    # -- proof ----------------------------------------------------------------------------------------------------
-
-    def _prove(self) -> None:
-        """Have every namespace of a silent check show that it is alive: silence of others is no verdict."""
-        session, ledger = self._session, self._ledger
-        columns = zip(ledger.state, ledger.attempts, ledger.arrived, strict=True)
-        # Neither is "somebody else answered", if only a capture that hears nothing says that nothing arrived.
-        doubtful = [
-            index
-            for index, (state, attempts, arrived) in enumerate(columns)
-            if index < self._total and attempts and (not state & ~SILENT or (state == REPLIED and not arrived))
-        ]
-        needed = {(session.homes[end[index]], self._version(index)) for index in doubtful for end in session.ends}
-        for here, vantage in enumerate(session.vantages):
-            needed -= {(here, capture.version) for capture in vantage.captures if capture.heard}
-        if not needed:
-            return
-        dead = self._deaf(needed)
-        for index in doubtful:
-            source, target = (session.homes[end[index]] for end in session.ends)
-            if source == target and not session.vantages[source].loopback_up():
-                continue  # the control probe takes the same way: what keeps it is what keeps the probe
-            for end in session.ends:
-                if (session.homes[end[index]], self._version(index)) in dead:
-                    name = session.checks.names[end[index]]
-                    ledger.unproven[index] = f"no answer, but {name} does not hear its own control probe either"
-
-    def _deaf(self, needed: set[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Which of these, numbers of a vantage and IP versions, do not hear an echo to themselves."""
-        arrived, controls = self._ledger.arrived, self._session.controls
-        missing = {key: controls[key] for key in needed if key in controls}
-        for _ in range(_ROUNDS):
-            self._worker(iter([(unit, unit.indexes) for unit, _ in missing.values()]), self._reader, progress=False)
-            until = time.monotonic() + self._timeout
-            while missing and (left := until - time.monotonic()) > 0:
-                self._read(left, self._reader)
-                missing = {key: value for key, value in missing.items() if not arrived[value[1]]}
-            if not missing:
-                break
-        return {key for key in needed if key in missing or key not in controls}
-
-    def _version(self, index: int) -> int:
-        checks = self._session.checks
-        return checks.kinds[checks.kind[index]].version
-
     def _suppressed(self) -> int | None:
         counts = [vantage.suppressed() for vantage in self._session.vantages]
         known = [count for count in counts if count is not None]
@@ -384,24 +345,6 @@ class Exchange:
     def _grown(self, before: int | None) -> int | None:
         now = self._suppressed()
         return None if now is None or before is None else now - before
-
-    def _blame_lost(self) -> None:
-        """A check whose packets may have been lost in our own full buffer has no verdict."""
-        session, ledger = self._session, self._ledger
-        deaf = [sum(capture.lost() for capture in vantage.captures) for vantage in session.vantages]
-        if not any(deaf):
-            return
-        for unit in session.units:
-            for index in unit.indexes:
-                if ledger.arrived[index] and ledger.state[index]:
-                    continue
-                if ledger.state[index] & (FAILED | RESETTED) and not ledger.arrived[index]:
-                    continue
-                for end in session.ends:
-                    lost = deaf[session.homes[end[index]]]
-                    if lost:
-                        where = session.vantages[session.homes[end[index]]].netns or "the machine"
-                        ledger.fail(index, f"the capture in {where} lost {lost} packets")
 
 
 def _undecided(netns: str) -> bool:

@@ -345,6 +345,7 @@ def test_the_ttl_that_arrived_is_told(cluster: Cluster) -> None:
 def test_sctp_is_filtered_by_its_port_on_a_kernel_that_has_none(cluster: Cluster, rules: Rules, version: int) -> None:
     rules("node2", "table inet t { chain f { type filter hook forward priority 0; sctp dport 7000 drop; } }")
     checks = [
-        Check("p1-1", "p2-1", "sctp", version, port, verdict, "any") for port, verdict in ((7000, "drop"), (7001, "reach"))
+        Check("p1-1", "p2-1", "sctp", version, port, verdict, "any")
+        for port, verdict in ((7000, "drop"), (7001, "reach"))
     ]
     assert [(r.observed, r.passed) for r in run(cluster.lab(), checks)] == [("drop", True), ("reach", True)]
