@@ -103,9 +103,19 @@ class Dialogue:
         session, ledger = self._session, self._ledger
         vantage = session.vantages[session.homes[source]]
         speech = _SPEECH[kind.protocol](kind.listen)
-        ports = [self._port(kind, session.target[index]) for index in indexes]
-        with entered(vantage.netns):
-            socks = [socket.socket(_FAMILY[kind.version], speech.kind | socket.SOCK_NONBLOCK) for _ in indexes]
+        with ExitStack() as opened:
+            try:
+                ports = [self._port(kind, session.target[index]) for index in indexes]
+                with entered(vantage.netns):
+                    socks = [
+                        opened.enter_context(socket.socket(_FAMILY[kind.version], speech.kind | socket.SOCK_NONBLOCK))
+                        for _ in indexes
+                    ]
+            except OSError as error:
+                for index in indexes:
+                    ledger.fail(index, f"no socket for a conversation: {error.strerror}")
+                return
+            opened.pop_all()
         for index, sock, port in zip(indexes, socks, ports, strict=True):
             target = session.target[index]
             aim = session.aim(target, kind.version)

@@ -189,11 +189,12 @@ class Session:
                 failures[number] = self._broken[number]
             elif aim is None:
                 failures[number] = f"{self.lab.targets[number].name} has no IPv{kind.version} address"
-            elif kind.protocol == "sctp":
-                ports[number] = kind.port or sctp.PORT
-                self._vantage(number).respond(kind.version, aim.text, ports[number], self._run)
-            elif kind.listen and kind.protocol in ("tcp", "udp"):
+            elif kind.protocol == "sctp" or (kind.listen and kind.protocol in ("tcp", "udp")):
                 try:
+                    if kind.protocol == "sctp":
+                        ports[number] = kind.port or sctp.PORT
+                        self._vantage(number).respond(kind.version, aim.text, ports[number], self._run)
+                        continue
                     ports[number] = self._vantage(number).listen(kind.protocol, kind.version, aim.text)
                 except OSError as error:
                     failures[number] = f"no {kind.protocol} port on {aim.text}: {error.strerror}"

@@ -108,7 +108,7 @@ def frames_of(lab: Lab, checks: Sequence[Check], namespaces: Sequence[str], *, t
     this = Run(secrets.randbits(32) | 1 << 24)
     with Witness(namespaces) as witness:
         run(lab, checks, timeout=timeout, this=this, attempts=1)
-        return witness.frames(this)
+        return witness.frames(this, len(checks))
 
 
 def _way(frames: list[Frame], end: str) -> list[Frame]:

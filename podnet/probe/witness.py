@@ -90,8 +90,11 @@ class Witness:
             with ThreadPoolExecutor(len(self._ears)) as pool:  # each waits for an RCU grace period
                 list(pool.map(lambda ear: ear.sock.close(), self._ears))
 
-    def frames(self, run: Run) -> list[Frame]:
-        """What was seen of a run, by time; what a bridge flooded to hosts that do not take it is left out."""
+    def frames(self, run: Run, checks: int = 1) -> list[Frame]:
+        """What was seen of a run's first checks (behind them come its own controls), by time.
+
+        What a bridge flooded to hosts that do not take it is left out.
+        """
         found: list[Frame] = []
         for ear in self._ears:
             while True:
@@ -99,7 +102,7 @@ class Witness:
                     data, ancillary, _, address = ear.sock.recvmsg(2048, 64, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
-                frame = _frame(ear, data, ancillary, address, run)
+                frame = _frame(ear, data, ancillary, address, run, checks)
                 if frame is not None:
                     found.append(frame)
         found.sort(key=lambda frame: frame.at)
@@ -126,7 +129,7 @@ def _ear(netns: str) -> _Ear:
 
 
 def _frame(
-    ear: _Ear, data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[object, ...], run: Run
+    ear: _Ear, data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[object, ...], run: Run, checks: int
 ) -> Frame | None:
     name, protocol, kind, hatype = str(address[0]), address[1], address[2], address[3]
     device = next((i for i, n in ear.names.items() if n == name), 0)
@@ -140,7 +143,7 @@ def _frame(
     outer, inner = peeled(packet)
     version = inner[0] >> 4 if inner else 0
     sighting = decode(version, run, _Anything(), inner) if version in (4, 6) else None
-    if sighting is None:
+    if sighting is None or sighting.check >= checks:
         return None
     seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2][:16])
     size = int.from_bytes(packet[2:4], "big") if packet[0] >> 4 == 4 else int.from_bytes(packet[4:6], "big") + 40
