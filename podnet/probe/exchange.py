@@ -35,7 +35,7 @@ _MOST_THREADS = 8  # the interpreter's lock is free for 9/10 of the time
 _LEAST_PER_THREAD = 500
 _ROUNDS = 3
 _LEAST_QUIET = 0.05  # seconds; a path answers within microseconds here, a loaded machine within tens of milliseconds
-_P99_FACTOR = 20
+_FACTOR = 20
 
 _MOST_DETECTION = 3.0  # seconds; RFC 4862: up to one of delay, and one for the answer
 
@@ -268,17 +268,19 @@ class Exchange:
         self._refine()
         ledger = self._ledger
         columns = zip(ledger.answered, ledger.sent, ledger.arrived, ledger.attempts, strict=True)
-        echoed = ledger.echoed
-        times = [
-            # What a UDP probe waited for our own listener is no time on the way.
-            answered - sent - (echoed[index] - arrived if arrived and index in echoed else 0)
-            for index, (answered, sent, arrived, attempts) in enumerate(columns)
-            if answered and attempts == 1
-        ]
-        if not times:
+        whole, back = [], []
+        for index, (answered, sent, arrived, attempts) in enumerate(columns):
+            if answered and arrived and attempts == 1:
+                # What a UDP probe waited for our own listener is no time on the way.
+                left = ledger.echoed.get(index, arrived)
+                back.append(answered - left)
+                whole.append(arrived - sent + answered - left)
+        if not whole:
             return min(self._timeout, _LEAST_QUIET)
-        p99 = sorted(times)[len(times) * 99 // 100] / 1e9
-        return min(self._timeout, max(_LEAST_QUIET, _P99_FACTOR * p99))
+        # The way back is known exactly. Of a batch, times of sending are known from below only, and behind blocked
+        # probes badly: there the median has to do.
+        slow = max(2 * sorted(back)[len(back) * 99 // 100], sorted(whole)[len(whole) // 2]) / 1e9
+        return min(self._timeout, max(_LEAST_QUIET, _FACTOR * slow))
 
     def _refine(self) -> None:
         """Bound the times of sending within a batch from below.

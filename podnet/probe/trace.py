@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from podnet.model.probe import Check, Result
 
 __all__ = ["Change", "Step", "Trace", "frames_of", "trace"]
-
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +151,30 @@ def _steps(frames: Sequence[Frame], begin: int, named: Callable[[str], str]) -> 
 
 def _changed(frame: Frame, what: str, old: str, new: str) -> Change:
     """A change of addresses, with what the namespace where it was seen knows about it."""
-    words = [_without_port(each) for each in (old, new)]
     with entered(frame.netns):
         table = Path("/proc/thread-self/net/nf_conntrack")
         try:
             lines = table.read_text(encoding="ascii").splitlines()
         except OSError:  # a kernel without conntrack, or without its file
             lines = []
-    entries = [line for line in lines if all(word in line for word in words)]
-    protocol = _PROTOCOLS.get(_protocol(frame.packet), "")
-    fitting = [line for line in entries if f" {protocol}" in line] or entries
-    return Change(what, old, new, " ".join(fitting[-1].split()) if fitting else "", nat_rules(frame.netns))
+    other = _ends(frame)[0 if what == "destination" else 1]
+    asked = {word for end in (old, new, other) for word in _words(end)}
+    if _protocol(frame.packet) in (1, 58):
+        l4 = (frame.packet[0] & 15) * 4 if frame.packet[0] >> 4 == 4 else 40
+        asked.add(str(int.from_bytes(frame.packet[l4 + 4 : l4 + 6], "big")))  # the identifier
+    entry = next((line for line in lines if asked <= {word.partition("=")[2] for word in line.split()}), "")
+    return Change(what, old, new, " ".join(entry.split()), nat_rules(frame.netns))
 
 
-def _without_port(end: str) -> str:
+def _words(end: str) -> list[str]:
+    """Address and port as the kernel writes them in its table: IPv6 in full."""
     if end.startswith("["):
-        return end[1:].partition("]")[0]
-    return end.partition(":")[0] if "." in end else end
+        address, _, port = end[1:].partition("]:")
+    elif "." in end:
+        address, _, port = end.partition(":")
+    else:
+        address, port = end, ""
+    return [ip_address(address).exploded, *([port] if port else [])]
 
 
 def nat_rules(netns: str) -> tuple[str, ...]:

@@ -134,6 +134,16 @@ def test_a_trace_tells_addresses_of_all_layers(cluster: Cluster, version: int) -
 
 
 @EACH
+def test_a_trace_finds_the_entry_of_its_own_packet_by_ipv6_too(cluster: Cluster, rules: Rules, protocol: str) -> None:
+    rules("node1", 'table inet t { chain p { type nat hook postrouting priority 100; oifname "eth0" masquerade; } }')
+    for target in ("client", "p2-2", "p2-1"):  # entries of others stand beside it
+        found = followed(cluster, Check("p1-1", target, protocol, 6, seen="any"))
+        [step] = [step for step in found.request if step.changes]
+        address = cluster.lab().target(target).addresses(6)[-1].ip.exploded
+        assert f"src=fd00:0010:0001:0000:0000:0000:0000:0002 dst={address}" in step.changes[0].entry
+
+
+@EACH
 def test_a_trace_names_rule_and_conntrack_entry_of_nat(cluster: Cluster, rules: Rules, protocol: str) -> None:
     rules(
         "node1",
