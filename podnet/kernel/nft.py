@@ -13,9 +13,11 @@ from functools import cache
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
-__all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
+__all__ = [
+    "add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "listing_with_handles", "replace", "run",
+]  # fmt: skip
 
-_OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 2  # nftables/libnftables.h
+_OUTPUT_JSON, _OUTPUT_HANDLE, _OUTPUT_STATELESS = 1 << 4, 1 << 3, 1 << 2  # nftables/libnftables.h
 
 
 @cache
@@ -37,25 +39,26 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def run(netns: str, commands: str, *, as_json: bool = False) -> str:
-    """Run nft commands in a namespace, as one transaction; return what they print.
+def run(netns: str, commands: str, *, as_json: bool = False, handles: bool = False) -> str:
+    """Run nft commands in a namespace, as one transaction; return what they print, on demand with rules' handles.
 
     Raises ``KernelError`` with nft's own message, ``CapabilityError`` where neither library nor tool is there.
     """
     with entered(netns):
-        return _run_here(commands, as_json=as_json)
+        return _run_here(commands, as_json=as_json, handles=handles)
 
 
-def _run_here(commands: str, *, as_json: bool = False) -> str:
+def _run_here(commands: str, *, as_json: bool = False, handles: bool = False) -> str:
     library = _library()
     if library is None:
-        return _spawned(commands, as_json=as_json)
+        return _spawned(commands, as_json=as_json, handles=handles)
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
     context = library.nft_ctx_new(0)
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
-        library.nft_ctx_output_set_flags(context, _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0))
+        flags = _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0) | (_OUTPUT_HANDLE if handles else 0)
+        library.nft_ctx_output_set_flags(context, flags)
         failed = library.nft_run_cmd_from_buffer(context, commands.encode())
         output = library.nft_ctx_get_output_buffer(context) or b""
         if failed:
@@ -65,10 +68,10 @@ def _run_here(commands: str, *, as_json: bool = False) -> str:
         library.nft_ctx_free(context)
 
 
-def _spawned(commands: str, *, as_json: bool) -> str:
+def _spawned(commands: str, *, as_json: bool, handles: bool = False) -> str:
     import subprocess
 
-    options = ["-s", *(["-j"] if as_json else [])]
+    options = ["-s", *(["-j"] if as_json else []), *(["-a"] if handles else [])]
     try:
         done = subprocess.run(["nft", *options, "-f", "-"], input=commands, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -88,6 +91,11 @@ def list_tables(netns: str) -> list[tuple[str, str]]:
 def list_ruleset(netns: str, family: str, name: str) -> str:
     """The text between the braces of one table, without counters and handles, lines stripped."""
     return _body(run(netns, f"list table {family} {name}"))
+
+
+def listing_with_handles(netns: str, family: str, name: str) -> str:
+    """One table as nft lists it, each rule with ``# handle N`` behind it."""
+    return run(netns, f"list table {family} {name}", handles=True)
 
 
 def _body(listing: str) -> str:

@@ -1,0 +1,72 @@
+"""The whole of a diagnosis: choose what to replay, watch, look at the kernel, decide."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from podnet.diagnose.case import Case
+from podnet.diagnose.explain import explain
+from podnet.diagnose.replay import replay
+from podnet.diagnose.scene import Scene
+from podnet.diagnose.trail import Subject
+from podnet.diagnose.walk import World
+from podnet.probe.addressing import primary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podnet.diagnose.cause import Diagnosis
+    from podnet.kernel.objects import State
+    from podnet.model.lab import Lab
+    from podnet.model.probe import Result
+
+__all__ = ["diagnose", "subjects_of"]
+
+_MOST_WATCHED = 256  # namespaces; beyond, those on predicted ways only
+_MOST_TRACED = 64
+
+
+def subjects_of(results: Iterable[Result]) -> list[Subject]:
+    """What to replay for failed results, in their order, each once."""
+    subjects = {
+        Subject(
+            r.check.source, r.check.target, r.check.protocol, r.check.version,
+            0 if r.check.listen else r.check.port, seen=r.check.seen, expected=r.check.verdict,
+        ): None
+        for r in results
+        if not r.passed
+    }  # fmt: skip
+    return list(subjects)
+
+
+def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject]) -> list[Diagnosis]:
+    """Replay the subjects in a lab whose wanted state is given, and explain each, in the same order.
+
+    Takes about half a second, however many there are. Raises ``KernelError`` where this process may not watch.
+    """
+    world = World(wanted)
+    everything = list(dict.fromkeys(each.netns for each in wanted.values() if each.netns))
+    on_way = _on_way(lab, world, subjects)
+    watched = everything if len(everything) <= _MOST_WATCHED else on_way
+    if any(not target.netns for target in lab.targets):
+        watched = ["", *watched]
+    trails = replay(lab, subjects, watched, on_way[:_MOST_TRACED])
+    with closing(Scene()) as scene:
+        case = Case(lab, world, scene)
+        return [explain(case, trail) for trail in trails]
+
+
+def _on_way(lab: Lab, world: World, subjects: Sequence[Subject]) -> list[str]:
+    """The namespaces on the predicted ways there and back; those that most packets pass come first."""
+    count: dict[str, int] = {}
+    for subject in subjects:
+        source, target = lab.target(subject.source), lab.target(subject.target)
+        if source is None or target is None:
+            continue
+        for near, far in ((source, target), (target, source)):
+            address = primary(lab, far, subject.version)
+            if address:
+                for netns in world.way(near.netns, address).namespaces:
+                    count[netns] = count.get(netns, 0) + 1
+    return sorted(count, key=lambda netns: -count[netns])
