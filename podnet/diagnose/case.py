@@ -60,13 +60,16 @@ class Case:
         return f"ip netns exec {netns} {text}" if netns else text
 
     @cached_property
-    def macs(self) -> dict[str, tuple[str, str]]:
-        """Who has a MAC, as things are: (namespace, device), those that are no bridge ports."""
-        found = {}
+    def macs(self) -> dict[str, list[tuple[str, str]]]:
+        """Who has a MAC, as things are: (namespace, device), those that are no bridge ports.
+
+        On different segments the same MAC may be there several times.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
         for netns in dict.fromkeys(netns for netns, _ in self.world.links):
             for name, link in self.scene.links(netns).items():
                 if link.mac and name != "lo" and not link.master:
-                    found[link.mac] = (netns, name)
+                    found.setdefault(link.mac, []).append((netns, name))
         return found
 
     def way(self, leg: Leg) -> Way:

@@ -65,7 +65,8 @@ class Diagnosis:
     """What came of one subject: the cause, or ``None`` where the evidence suffices for none (``note`` says so).
 
     ``reply`` is whether the answer was lost, not the request. ``last`` is the last device that saw the packet;
-    ``reasons`` are the kernel's own, as ``function: REASON``.
+    ``reasons`` are the kernel's own, as ``function: REASON``. ``passed`` is whether the replayed packet and its answer
+    got through, so that there is nothing to explain (``note`` says so).
     """
 
     trail: Trail
@@ -74,3 +75,4 @@ class Diagnosis:
     last: str = ""
     reasons: tuple[str, ...] = ()
     note: str = ""
+    passed: bool = False

@@ -10,7 +10,7 @@ from podnet.diagnose.packet import RESET
 from podnet.diagnose.routing import diverging, duplicate, kept, taken, unsent
 from podnet.diagnose.rules import blamed, changing
 from podnet.diagnose.segment import after_out, detached, egress, missing
-from podnet.diagnose.trail import OUT
+from podnet.diagnose.trail import IN, OUT
 from podnet.model.probe import Check
 from podnet.probe.addressing import Sources, described
 
@@ -29,11 +29,7 @@ _NO_REASONS = {"NOT_SPECIFIED", "OTHERHOST", "SOCKET_FILTER", "UNHANDLED_PROTO"}
 def explain(case: Case, trail: Trail) -> Diagnosis:
     """The diagnosis of one trail."""
     if trail.failure and not trail.sightings:
-        for netns in (trail.source_netns, trail.target_netns):
-            if netns and not case.scene.exists(netns):
-                cause = case.cause("namespace-gone", netns, netns, f"namespace {netns} is gone", show=("ip", "netns"))
-                return Diagnosis(trail, cause)
-        return Diagnosis(trail, None, note=trail.failure)
+        return _unmeasured(case, trail)
     request = _request(trail)
     if cause := _stranger(case, trail):
         return _told(case, trail, request, cause)
@@ -41,28 +37,47 @@ def explain(case: Case, trail: Trail) -> Diagnosis:
         return _told(case, trail, request, _lost(case, request))
     if cause := _translated(case, trail):
         return _told(case, trail, request, cause)
-    reply = _reply(trail)
-    if trail.answered:
-        refused = _refused(case, trail)
-        return _told(case, trail, reply, refused, note="" if refused else "it came through when it was replayed")
-    if cause := _refused(case, trail):
-        return _told(case, trail, request, cause)
-    if not reply.seen:
-        return _told(case, trail, reply, _silent(case, request, reply))
-    return _told(case, trail, reply, _lost(case, reply))
+    reply = _reply(case, trail)
+    if _came_back(trail, reply):
+        refused = _refused(case, trail) if trail.subject.expected != "refuse" else None
+        return _told(case, trail, reply, refused, passed=refused is None)
+    return _told(case, trail, reply, _lost(case, reply) if reply.seen else _silent(case, request, reply))
+
+
+def _unmeasured(case: Case, trail: Trail) -> Diagnosis:
+    for netns in (trail.source_netns, trail.target_netns):
+        if netns and not case.scene.exists(netns):
+            gone = case.cause("namespace-gone", netns, netns, f"namespace {netns} is gone", show=("ip", "netns"))
+            return Diagnosis(trail, gone)
+    return Diagnosis(trail, None, note=trail.failure)
 
 
 def _request(trail: Trail) -> Leg:
-    return Leg(
-        trail, False, trail.source_netns, trail.target_netns, trail.source, trail.destination, trail.requests
-    )
+    return Leg(trail, False, trail.source_netns, trail.target_netns, trail.source, trail.destination, trail.requests)
 
 
-def _reply(trail: Trail) -> Leg:
+def _reply(case: Case, trail: Trail) -> Leg:
+    """The way back: of an answer, or of the receiver's own ICMP error. NAT cuts it in two: the last part counts."""
     arrived = trail.arrived
     back = arrived.frame.source if arrived else trail.source
-    # Answers are renamed by NAT on the way back just as requests were on the way there: the receiver's view counts.
-    return Leg(trail, True, trail.target_netns, trail.source_netns, trail.destination, back, trail.answers)
+    seen = trail.answers or [s for s in _unreachable(trail) if s.frame.source == trail.destination]
+    whole = Leg(trail, True, trail.target_netns, trail.source_netns, trail.destination, back, seen)
+    if back == trail.source:
+        return whole
+    middle = next(s.netns for s in trail.requests if s.frame.source == back)
+    came = (i for i, s in enumerate(seen) if s.netns == middle and s.way == IN and not case.is_port(s.netns, s.dev))
+    first = next(came, None)
+    if first is None:
+        return whole._replace(end=middle)
+    return whole._replace(start=middle, destination=trail.source, seen=seen[first:])
+
+
+def _unreachable(trail: Trail) -> list[Sighting]:
+    return [s for s in trail.errors if s.frame.error[:2] == _PORT_UNREACHABLE[trail.subject.version]]
+
+
+def _came_back(trail: Trail, reply: Leg) -> bool:
+    return any(s.netns == trail.source_netns and s.way == IN and not s.for_others for s in reply.seen)
 
 
 def _stranger(case: Case, trail: Trail) -> Cause | None:
@@ -77,13 +92,14 @@ def _stranger(case: Case, trail: Trail) -> Cause | None:
     return next((cause for cause in causes if cause), None)
 
 
-def _told(case: Case, trail: Trail, leg: Leg, cause: Cause | None, note: str = "") -> Diagnosis:
+def _told(case: Case, trail: Trail, leg: Leg, cause: Cause | None, *, passed: bool = False) -> Diagnosis:
     main = case.main(leg)
     last = f"{main[-1].dev} in {case.named(main[-1].netns)} ({main[-1].way})" if main else ""
     reasons = [f"{d.function}: {d.reason}" for d in trail.drops if d.reason not in _NO_REASONS]
-    if cause is None and not note:
-        note = "the evidence suffices for no cause"
-    return Diagnosis(trail, cause, leg.reply, last, tuple(dict.fromkeys(reasons)), note)
+    note = "" if cause else "the evidence suffices for no cause"
+    if passed:
+        note = "it came through when it was replayed"
+    return Diagnosis(trail, cause, leg.reply, last, tuple(dict.fromkeys(reasons)), note, passed)
 
 
 def _lost(case: Case, leg: Leg) -> Cause | None:
@@ -131,7 +147,8 @@ def _translated(case: Case, trail: Trail) -> Cause | None:
     rule = changing(trail.rules, first.netns)
     if rule is None:
         return case.cause(
-            "nat-unexpected", first.netns, "", f"{case.named(first.netns)} changes the source from {trail.source} to {seen}",
+            "nat-unexpected", first.netns, "",
+            f"{case.named(first.netns)} changes the source from {trail.source} to {seen}",
             expected, show=("nft", "list", "ruleset"),
         )  # fmt: skip
     t = rule.trace
@@ -179,7 +196,7 @@ def _silent(case: Case, request: Leg, reply: Leg) -> Cause | None:
 def _refused(case: Case, trail: Trail) -> Cause | None:
     """A reset, or an ICMP error of the receiver's own: a rule's doing, or nobody listens."""
     resets = trail.of(RESET)
-    unreachable = [s for s in trail.errors if s.frame.error[:2] == _PORT_UNREACHABLE[trail.subject.version]]
+    unreachable = _unreachable(trail)
     if not resets and not unreachable:
         return None
     if cause := blamed(case, trail.rules, trail.subject):

@@ -43,9 +43,7 @@ class Frame(NamedTuple):
     told: str = ""
 
 
-def crafted(
-    protocol: str, source: str, destination: str, ports: tuple[int, int], token: int, size: int = 0
-) -> bytes:
+def crafted(protocol: str, source: str, destination: str, ports: tuple[int, int], token: int, size: int = 0) -> bytes:
     """A packet from its IP header on; ``size`` in bytes of the whole packet, not less than the token needs.
 
     ``ports`` is (source, destination), for ICMP (identifier, sequence).

@@ -1,4 +1,4 @@
-"""Send probes again, one by one, and note all that can be seen of each: on every device, in every rule, in the kernel."""
+"""Send probes again, one by one, and note all that can be seen of each: on devices, in rules, in the kernel."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ __all__ = ["replay"]
 
 _ROUNDS = 2  # the first one has neighbours resolved; what the second one shows is the network's own doing
 _QUIET = 0.12  # seconds without a frame after which nothing more is expected
+_REPEATED = 1.1  # seconds after which ARP and neighbour discovery have repeated their question
 _LONGEST = 1.5  # seconds for the settling of one round
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IPV6_HDRINCL, _IP_FREEBIND, _IPV6_FREEBIND = 36, 15, 78
@@ -70,7 +71,7 @@ def _prepared(lab: Lab, subject: Subject) -> Trail:
     source, target = lab.target(subject.source), lab.target(subject.target)
     if source is None or target is None:
         return Trail(subject, "", "", "", "", 0, failure="no such target")
-    destination = primary(lab, target, subject.version) or ""
+    destination = subject.address or primary(lab, target, subject.version) or ""
     # The upper bit is left out, so that "plus one" never overflows.
     token = secrets.randbits(31)
     trail = Trail(subject, source.netns, target.netns, "", destination, token)
@@ -128,13 +129,11 @@ class _Sender:
             trail.failure = str(error)
             return
         if trail.source:
-            self._packet = crafted(
-                subject.protocol, trail.source, trail.destination, ports, trail.token, subject.size
-            )
+            self._packet = crafted(subject.protocol, trail.source, trail.destination, ports, trail.token, subject.size)
             trail.length = len(self._packet)
 
     def _listen(self, stack: ExitStack, subject: Subject) -> int:
-        if subject.port:
+        if subject.port or subject.address:
             return subject.port
         kind = socket.SOCK_STREAM if subject.protocol == "tcp" else socket.SOCK_DGRAM
         sock = stack.enter_context(_bound(subject.version, kind, self.trail.destination))
@@ -150,7 +149,10 @@ class _Sender:
         if subject.protocol == "tcp" or not self.trail.source:
             return wish
         # A closed UDP port would answer the answer with an ICMP error.
-        sock = stack.enter_context(_bound(subject.version, socket.SOCK_DGRAM, self.trail.source))
+        try:
+            sock = stack.enter_context(_bound(subject.version, socket.SOCK_DGRAM, self.trail.source))
+        except OSError:  # a link-local address, for want of another
+            return wish
         packet_filter.attach(sock, packet_filter.NOTHING)
         return int(sock.getsockname()[1])
 
@@ -163,6 +165,11 @@ class _Sender:
             self.trail.send_errno = 0
         except OSError as error:
             self.trail.send_errno = error.errno or errno.EIO
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it was sent, and no device has seen it."""
+        return bool(self._packet) and not self.trail.send_errno and not self.trail.sightings
 
     def answer(self) -> None:
         """Answer what reached the UDP listener."""
@@ -220,7 +227,11 @@ def _round(senders: list[_Sender], watch: Watch, drops: DropTracer | None, numbe
         if drops is not None:
             drops.mark("")
     started = last = time.monotonic()
-    while (now := time.monotonic()) - last < _QUIET and now - started < _LONGEST:
+    while (now := time.monotonic()) - started < _LONGEST:
+        # A question for a neighbour that was asked before is repeated only after a second.
+        waits = number == 0 and any(sender.unseen for sender in senders)
+        if now - last > _QUIET and not (waits and now - started < _REPEATED):
+            break
         for sender in echoing:
             sender.answer()
         if _note(watch.read(), by_token, [sender.trail for sender in senders]):

@@ -6,7 +6,7 @@ import errno
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
-from podnet.diagnose.segment import down, entry_of, missing, unresolved
+from podnet.diagnose.segment import down, entry_of, missing, of_ports, unresolved
 
 if TYPE_CHECKING:
     from podnet.diagnose.case import Case, Leg
@@ -51,7 +51,7 @@ def kept(case: Case, leg: Leg, netns: str, dev: str) -> Cause | None:
         owner = next((a for a in case.world.owners(destination) if a.netns == netns), None)
         evidence = f"the packet for {destination} came to {case.named(netns)}"
         return missing(case, netns, owner.dev, destination, evidence) if owner else None
-    if not any(step.netns == netns and step.kind == "forward" for step in case.way(leg).steps):
+    if not any(step.netns == netns and step.kind in ("send", "forward") for step in case.way(leg).steps):
         return diverging(case, leg) or _stray(case, leg, netns)
     if cause := _not_forwarding(case, leg, netns, dev):
         return cause
@@ -78,7 +78,7 @@ def diverging(case: Case, leg: Leg) -> Cause | None:
     for netns in dict.fromkeys((leg.start, *hops)):
         wanted, found = case.world.lookup(netns, leg.destination), case.scene.lookup(netns, leg.destination)
         if wanted.type == "unicast" and found is not None and not found.errno and found.type == "unicast":
-            dev = case.scene.name(netns, found.index)
+            dev = case.scene.name(netns, found.ifindex)
             if cause := _other_hop(case, leg, netns, wanted, dev, found):
                 return cause
         if wanted.type == "local":
@@ -90,12 +90,10 @@ def _other_hop(case: Case, leg: Leg, netns: str, wanted: Chosen, dev: str, found
     if (wanted.dev, wanted.via) == (dev, found.via):
         return None
     where = case.named(netns)
-    for address in case.world.addresses.get(netns, ()):
-        # The route that should match comes with an address.
-        plain = address.address.partition("/")[0]
-        if address.dev == wanted.dev and (":" in plain) == (leg.version == 6) and not wanted.via:
-            if cause := missing(case, netns, wanted.dev, plain, f"{where} routes {leg.destination} by {dev} instead"):
-                return cause
+    # A connected route comes with its address.
+    lacking = "" if wanted.via else f"{where} routes {leg.destination} by {dev} instead"
+    if lacking and (cause := _missing_on(case, netns, wanted.dev, leg.version, lacking)):
+        return cause
     # Connected, where the model goes by a next hop: an address claims too large a network.
     own = [a for d, a in case.scene.addresses(netns) if d == dev and (":" in a) == (leg.version == 6)]
     model = {a.address for a in case.world.addresses.get(netns, ()) if a.dev == dev}
@@ -105,21 +103,33 @@ def _other_hop(case: Case, leg: Leg, netns: str, wanted: Chosen, dev: str, found
         if right and claims and not found.via:
             return case.cause(
                 "wrong-prefix", netns, address,
-                f"{where} has {address} on {dev}, and should have {right}: it takes {leg.destination} to be on the link",
+                f"{where} has {address} on {dev}, and should have {right}: it thinks {leg.destination} is on the link",
                 show=("ip", "address", "show", "dev", dev),
                 mend=("sh", "-c", f"ip address add {right} dev {dev}; ip address del {address} dev {dev}"),
             )  # fmt: skip
     real = f"via {found.via}" if found.via else "on the link"
     way = f"via {wanted.via}" if wanted.via else "on the link"
     mend = ("ip", "route", "replace", wanted.prefix, *(("via", wanted.via) if wanted.via else ()), "dev", wanted.dev)
-    if found.prefix and found.prefix != wanted.prefix:
-        mend = ("ip", "route", "del", found.prefix)
+    subject = found.prefix
+    if found.prefix != wanted.prefix:
+        subject, mend = leg.destination, ("ip", "route", "del", found.prefix)
     return case.cause(
         "wrong-next-hop", netns, found.prefix or leg.destination,
-        f"{where} routes {leg.destination} {real} dev {dev}; it should be {way} dev {wanted.dev}",
-        f"the route that matches is {found.prefix}" if found.prefix else "",
+        f"{where} routes {subject} {real} dev {dev}; it should be {way} dev {wanted.dev}",
+        f"the route that matches is {found.prefix}, not {wanted.prefix}" if subject == leg.destination else "",
         show=("ip", "route", "get", leg.destination), mend=mend,
     )  # fmt: skip
+
+
+def _missing_on(case: Case, netns: str, dev: str, version: int, evidence: str) -> Cause | None:
+    """The first of a device's addresses of an IP version that is not there."""
+    for each in case.world.addresses.get(netns, ()):
+        plain = each.address.partition("/")[0]
+        if each.dev == dev and (":" in plain) == (version == 6):
+            cause = missing(case, netns, dev, plain, evidence)
+            if cause is not None:
+                return cause
+    return None
 
 
 def _stray(case: Case, leg: Leg, netns: str) -> Cause | None:
@@ -136,7 +146,8 @@ def _stray(case: Case, leg: Leg, netns: str) -> Cause | None:
 
 
 def duplicate(case: Case, netns: str, owner: str, address: str) -> Cause | None:
-    if not any(a.netns == owner for a in case.world.owners(address)):
+    """An address in a namespace that the model gives to another one."""
+    if netns == owner or not any(a.netns == owner for a in case.world.owners(address)):
         return None
     device = next((d for d, a in case.scene.addresses(netns) if a.partition("/")[0] == address), "")
     full = next((a for _, a in case.scene.addresses(netns) if a.partition("/")[0] == address), address)
@@ -169,6 +180,8 @@ def _not_forwarding(case: Case, leg: Leg, netns: str, dev: str) -> Cause | None:
 
 def _martian(case: Case, leg: Leg, netns: str, dev: str) -> Cause | None:
     """The sender's address is one that this namespace has itself, or would be reached by another device."""
+    if netns == leg.start:
+        return diverging(case, leg)  # its own packet came back to it
     if case.scene.has(netns, leg.source):
         return duplicate(case, netns, leg.start, leg.source)
     if leg.version == 6:
@@ -180,7 +193,7 @@ def _martian(case: Case, leg: Leg, netns: str, dev: str) -> Cause | None:
     back = case.scene.lookup(netns, leg.source)
     if back is None:
         return None
-    other = case.scene.name(netns, back.index) if not back.errno else ""
+    other = case.scene.name(netns, back.ifindex) if not back.errno else ""
     if other == dev:
         return None
     dotted = f"net.ipv4.conf.{strict}.rp_filter"
@@ -202,11 +215,8 @@ def _no_way(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:
     if wanted.type == "unicast":
         if cause := down(case, netns, wanted.dev):
             return cause
-        for address in case.world.addresses.get(netns, []):
-            plain = address.address.partition("/")[0]
-            if address.dev == wanted.dev and (":" in plain) == (leg.version == 6):
-                if cause := missing(case, netns, wanted.dev, plain, f"{where} has no route to {destination}"):
-                    return cause
+        if cause := _missing_on(case, netns, wanted.dev, leg.version, f"{where} has no route to {destination}"):
+            return cause
     if answer.errno == errno.ENETUNREACH:
         way = ("via", wanted.via) if wanted.via else ()
         mend = ("ip", "route", "add", wanted.prefix, *way, "dev", wanted.dev) if wanted.type == "unicast" else ()
@@ -227,11 +237,15 @@ def _no_way(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:
 
 def _beyond(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:
     """The routes are willing: the packet is too large, the device is down, or the next hop's MAC is not known."""
-    dev = case.scene.name(netns, answer.index)
+    dev = case.scene.name(netns, answer.ifindex)
     if answer.type != "unicast" or not dev:
         return None
     if cause := down(case, netns, dev):
         return cause
+    link, end = case.scene.link(netns, dev), case.world.towards(netns, dev, answer.via or leg.destination)
+    if link is not None and link.kind == "bridge" and not link.carrier and end is not None and end[2]:
+        # Without a single port that works, a bridge sends nothing: what of the one that should be used?
+        return of_ports(case, netns, dev, "", end[2][0].out)
     if leg.length and not leg.reply and (cause := _too_large(case, leg, netns)):
         return cause
     hop = answer.via or leg.destination
@@ -248,7 +262,7 @@ def _too_large(case: Case, leg: Leg, netns: str, *, told: bool = False) -> Cause
     answer = case.scene.lookup(netns, leg.destination)
     if answer is None or answer.errno:
         return None
-    dev = case.scene.name(netns, answer.index)
+    dev = case.scene.name(netns, answer.ifindex)
     link = case.scene.link(netns, dev)
     if link is None or leg.length <= min(link.mtu, answer.mtu or link.mtu):
         return None
@@ -259,7 +273,7 @@ def _too_large(case: Case, leg: Leg, netns: str, *, told: bool = False) -> Cause
     if answer.mtu and answer.mtu < link.mtu:
         return case.cause(
             "mtu" if told or own or seen else "mtu-silent", netns, answer.prefix,
-            f"the route of {case.named(netns)} to {answer.prefix} has MTU {answer.mtu}, and the packet {leg.length} bytes",
+            f"{case.named(netns)}'s route to {answer.prefix} has MTU {answer.mtu}, and the packet {leg.length} bytes",
             _telling(seen=seen, own=own, told=told),
             show=("ip", "route", "get", leg.destination),
             mend=("ip", "route", "change", answer.prefix, *(("via", answer.via) if answer.via else ()), "dev", dev),

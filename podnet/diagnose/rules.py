@@ -37,7 +37,9 @@ def blamed(case: Case, met: Iterable[Met], subject: Subject) -> Cause | None:
     return None
 
 
-def changing(met: Iterable[Met], netns: str) -> Met | None:
+_CHANGING = ("masquerade", "snat", "dnat", "redirect")
+
+
+def changing(met: Iterable[Met], netns: str, words: tuple[str, ...] = _CHANGING) -> Met | None:
     """The rule of a namespace that changed a packet's address."""
-    words = ("masquerade", "snat", "dnat", "redirect")
     return next((m for m in met if m.trace.netns == netns and any(word in m.text for word in words)), None)

@@ -59,7 +59,7 @@ class Scene:
 
     def name(self, netns: str, index: int) -> str:
         """The name of a link by its index, empty if there is none."""
-        return next((link.name for link in self.links(netns).values() if link.index == index), "")
+        return next((link.name for link in self.links(netns).values() if link.ifindex == index), "")
 
     def master(self, netns: str, name: str) -> str:
         """The bridge that a link is a port of, empty if it is none."""
@@ -83,7 +83,7 @@ class Scene:
         if netns not in self._neighbours:
             sock = self._socket(netns)
             self._neighbours[netns] = detail.neighbours(sock) if sock else []
-        found = (n for n in self._neighbours[netns] if n.address == address and self.name(netns, n.index) == dev)
+        found = (n for n in self._neighbours[netns] if n.address == address and self.name(netns, n.ifindex) == dev)
         return next(found, None)
 
     def pinned_port(self, netns: str, bridge: str, mac: str) -> str:
@@ -101,7 +101,7 @@ class Scene:
         link = self.link(netns, incoming) if incoming else None
         if sock is None or (incoming and link is None):
             return None
-        return fib.lookup(sock, destination, source, link.index if link else 0)
+        return fib.lookup(sock, destination, source, link.ifindex if link else 0)
 
     def sysctl(self, netns: str, name: str) -> str:
         """The value of a sysctl (``net/ipv4/ip_forward``), empty where there is none."""

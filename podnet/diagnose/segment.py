@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podnet.diagnose.rules import blamed
+from podnet.diagnose.rules import blamed, changing
 from podnet.diagnose.trail import IN, OUT
 from podnet.kernel.objects import Bridge, Veth
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podnet.diagnose.trail import Sighting
     from podnet.diagnose.walk import Step
 
-__all__ = ["after_out", "down", "egress", "unresolved", "wrong_mac"]
+__all__ = ["after_out", "detached", "down", "egress", "entry_of", "missing", "of_ports", "unresolved"]
 
 
 def down(case: Case, netns: str, dev: str) -> Cause | None:
@@ -61,7 +61,8 @@ def after_out(case: Case, leg: Leg, last: Sighting) -> Cause | None:
     """Why a frame that left a device was not seen on the next one."""
     link = case.scene.link(last.netns, last.dev)
     if link is not None and link.kind == "bridge":
-        return egress(case, leg, last.netns, last.dev, "", last.frame.destination_mac)
+        port = _translated_at(case, leg, last)
+        return egress(case, leg, last.netns, last.dev, port, last.frame.destination_mac)
     wanted = case.world.links.get((last.netns, last.dev))
     if not isinstance(wanted, Veth):
         return None
@@ -73,7 +74,7 @@ def after_out(case: Case, leg: Leg, last: Sighting) -> Cause | None:
         where = case.named(wanted.peer_netns)
         return case.cause(
             "mtu-silent", wanted.peer_netns, wanted.peer,
-            f"{wanted.peer} in {where} has MTU {far.mtu}, and the packet {leg.length} bytes: a veth end takes no larger one",
+            f"{wanted.peer} in {where} has MTU {far.mtu}, and takes no packet of {leg.length} bytes",
             show=("ip", "link", "show", wanted.peer), mend=("ip", "link", "set", wanted.peer, "mtu", str(leg.length)),
         )  # fmt: skip
     if not came:
@@ -81,15 +82,31 @@ def after_out(case: Case, leg: Leg, last: Sighting) -> Cause | None:
     return detached(case, wanted.peer_netns, wanted.peer) or wrong_mac(case, leg, last.frame.destination_mac)
 
 
-def egress(case: Case, leg: Leg, netns: str, bridge: str, port: str, mac: str) -> Cause | None:
-    """Why a bridge did not pass a frame on that came in by ``port`` (empty: from the bridge's own namespace)."""
+def _translated_at(case: Case, leg: Leg, last: Sighting) -> str:
+    """The port by which a packet came in whose address netfilter then replaced inside the bridge; empty if none did.
+
+    Such a packet (net.bridge.bridge-nf-call-iptables) is bridged on, as if it had never been routed.
+    """
+    if changing(leg.trail.rules, last.netns, ("dnat",)) is None:
+        return ""
+    ports = (s.dev for s in leg.seen if s.netns == last.netns and s.way == IN and case.is_port(s.netns, s.dev))
+    return next(ports, "")
+
+
+def egress(
+    case: Case, leg: Leg, netns: str, bridge: str, port: str, mac: str, length: int | None = None
+) -> Cause | None:
+    """Why a bridge did not pass a frame on that came in by ``port`` (empty: from the bridge's own namespace).
+
+    ``length`` is the frame's where it is not the leg's packet.
+    """
+    size = leg.length if length is None else length
     link = case.scene.link(netns, bridge)
     if link is not None and mac == link.mac and port:
-        return _of_ports(case, leg, netns, bridge, port, "")
-    holder = case.macs.get(mac)
-    path = () if holder is None else _path(case, netns, bridge, holder)
+        return of_ports(case, netns, bridge, port, "", size)
+    path = _path(case, netns, bridge, mac)
     if not path:
-        return _of_ports(case, leg, netns, bridge, port, "") or wrong_mac(case, leg, mac)
+        return of_ports(case, netns, bridge, port, "", size) or wrong_mac(case, leg, mac)
     out = path[0].out
     pinned = case.scene.pinned_port(netns, bridge, mac)
     if pinned and out and pinned != out:
@@ -98,16 +115,18 @@ def egress(case: Case, leg: Leg, netns: str, bridge: str, port: str, mac: str) -
             f"bridge {bridge} in {case.named(netns)} has {mac} pinned at {pinned}; it is behind {out}",
             show=("bridge", "fdb", "show", "br", bridge), mend=("bridge", "fdb", "del", mac, "dev", pinned, "master"),
         )  # fmt: skip
-    return _of_ports(case, leg, netns, bridge, port, out)
+    return of_ports(case, netns, bridge, port, out, size)
 
 
-def _path(case: Case, netns: str, bridge: str, holder: tuple[str, str]) -> tuple[Step, ...]:
+def _path(case: Case, netns: str, bridge: str, mac: str) -> tuple[Step, ...]:
+    """From a bridge to who has a MAC on its segment, as the cables should be."""
+    holders = case.macs.get(mac, [])
     ends = case.world.segment(netns, bridge)
-    return next((steps for where, dev, steps in ends if (where, dev) == holder and steps), ())
+    return next((steps for where, dev, steps in ends if (where, dev) in holders and steps), ())
 
 
-def _of_ports(case: Case, leg: Leg, netns: str, bridge: str, port: str, out: str) -> Cause | None:
-    """What is wrong with a bridge, and with the ports by which a frame comes in and should go out."""
+def of_ports(case: Case, netns: str, bridge: str, port: str, out: str, length: int = 0) -> Cause | None:
+    """What is wrong with a bridge, and with the ports by which a frame of ``length`` bytes comes in and goes out."""
     where = case.named(netns)
     if cause := down(case, netns, bridge):
         return cause
@@ -137,27 +156,25 @@ def _of_ports(case: Case, leg: Leg, netns: str, bridge: str, port: str, out: str
             show=("bridge", "-d", "link", "show", "dev", out),
             mend=("bridge", "link", "set", "dev", out, "hairpin", "on"),
         )  # fmt: skip
-    if leg.length > second.mtu:
+    if length > second.mtu:
         return case.cause(
             "mtu-silent", netns, out, f"port {out} of {bridge} in {where} has MTU {second.mtu}",
-            f"the packet has {leg.length} bytes; a bridge drops what is too large and tells nobody",
-            show=("ip", "link", "show", out), mend=("ip", "link", "set", out, "mtu", str(leg.length)),
+            f"the packet has {length} bytes; a bridge drops what is too large and tells nobody",
+            show=("ip", "link", "show", out), mend=("ip", "link", "set", out, "mtu", str(length)),
         )  # fmt: skip
     return None
 
 
 def wrong_mac(case: Case, leg: Leg, mac: str) -> Cause | None:
-    """A MAC that nobody has: whose neighbour entry it is from."""
-    if mac in case.macs:
-        return None
+    """A MAC that nobody has on the segment: whose neighbour entry it is from."""
     sent = next((s for s in leg.seen if s.frame.destination_mac == mac and s.way == OUT), None)
     if sent is None:
         return None
+    here = {(where, dev) for where, dev, _ in case.world.segment(sent.netns, sent.dev)}
     answer = case.scene.lookup(sent.netns, leg.destination)
-    if answer is None or answer.errno:
+    if here & set(case.macs.get(mac, [])) or answer is None or answer.errno:
         return None
-    hop = answer.via or leg.destination
-    return entry_of(case, sent.netns, sent.dev, hop, mac)
+    return entry_of(case, sent.netns, sent.dev, answer.via or leg.destination, mac)
 
 
 def entry_of(case: Case, netns: str, dev: str, hop: str, mac: str) -> Cause | None:
@@ -201,7 +218,9 @@ def unresolved(case: Case, leg: Leg, netns: str, dev: str, hop: str) -> Cause | 
     if not came:
         return _along(case, leg, questions, (netns, dev), steps)
     if not case.scene.has(owner, hop):
-        return missing(case, owner, face, hop, f"{case.named(netns)} asks for {hop} and {case.named(owner)} keeps silent")
+        return missing(
+            case, owner, face, hop, f"{case.named(netns)} asks for {hop} and {case.named(owner)} keeps silent"
+        )
     answers = [s for s in asked if s.frame.told]
     if not any(s.netns == owner and s.way == OUT for s in answers):
         return _ignored(case, leg, owner, face)
@@ -217,17 +236,21 @@ def _address_on(case: Case, netns: str, dev: str, version: int) -> str:
 def _along(
     case: Case, leg: Leg, frames: list[Sighting], start: tuple[str, str], steps: tuple[Step, ...]
 ) -> Cause | None:
-    """Where a frame that nobody but its receiver answers got stuck, along the bridges that the model predicts."""
+    """Where a question, or its answer, got stuck along the bridges that the model predicts."""
     seen = {(s.netns, s.dev, s.way) for s in frames}
+    macs = {s.frame.destination_mac for s in frames}
+    mac = next((m for m in sorted(macs) if m and not int(m[:2], 16) & 1), "")  # none: it was for all
     link = case.world.links.get(start)
     if isinstance(link, Veth) and (link.peer_netns, link.peer, IN) not in seen:
         return down(case, *start) or down(case, link.peer_netns, link.peer)
     for step in steps:
         came = not step.dev or (step.netns, step.dev, IN) in seen
-        left = not step.out or (step.netns, step.out, OUT) in seen
-        if came and not (left if step.out else (step.netns, step.via, IN) in seen):
-            return _of_ports(case, leg, step.netns, step.via, step.dev, step.out)
-        if came and left and step.out:
+        left = (step.netns, step.out, OUT) in seen if step.out else (step.netns, step.via, IN) in seen
+        if came and not left:
+            if mac and step.out:
+                return egress(case, leg, step.netns, step.via, step.dev, mac, 0)
+            return of_ports(case, step.netns, step.via, step.dev, step.out)
+        if came and step.out:
             there = case.world.links.get((step.netns, step.out))
             if isinstance(there, Veth) and (there.peer_netns, there.peer, IN) not in seen:
                 return down(case, step.netns, step.out) or down(case, there.peer_netns, there.peer)
@@ -244,7 +267,8 @@ def missing(case: Case, netns: str, dev: str, address: str, evidence: str = "") 
         return down(case, netns, dev)
     kind = "bridge " if isinstance(case.world.links.get((netns, dev)), Bridge) else ""
     return case.cause(
-        "address-missing", netns, dev, f"{kind}{dev} in {case.named(netns)} lacks its address {wanted.address}", evidence,
+        "address-missing", netns, dev, f"{kind}{dev} in {case.named(netns)} lacks its address {wanted.address}",
+        evidence,
         show=("ip", "address", "show", "dev", dev), mend=("ip", "address", "add", wanted.address, "dev", dev),
     )  # fmt: skip
 

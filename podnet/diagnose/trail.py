@@ -20,7 +20,8 @@ class Subject(NamedTuple):
     """What is asked: a packet of a protocol (icmp, tcp, udp) from one target of the lab to another.
 
     ``port`` 0 stands for a port on which the replay listens itself. ``size`` is bytes of the whole packet, 0 for a
-    small one. ``seen`` is the sender's address that the receiver should see (``Check.seen``).
+    small one. ``seen`` is the sender's address that the receiver should see (``Check.seen``). ``address`` is where the
+    packet is sent instead of the target's own address: to a Service's, behind which the target is.
     """
 
     source: str
@@ -31,10 +32,11 @@ class Subject(NamedTuple):
     size: int = 0
     seen: str = "any"
     expected: str = "reach"
+    address: str = ""
 
 
 class Sighting(NamedTuple):
-    """A frame on a device: ``at`` in nanoseconds, ``way`` is ``in`` or ``out``, ``packet_type`` PACKET_* of packet(7)."""
+    """A frame on a device: ``at`` is nanoseconds, ``way`` ``in`` or ``out``, ``packet_type`` PACKET_* of packet(7)."""
 
     at: int
     netns: str
@@ -107,8 +109,3 @@ class Trail:
         """Where the request reached its receiver's namespace, as a packet for that host."""
         seen = (s for s in self.requests if s.netns == self.target_netns and s.way == IN and not s.for_others)
         return next(seen, None)
-
-    @property
-    def answered(self) -> bool:
-        """Whether an answer came back to the sender's namespace."""
-        return any(s.netns == self.source_netns and s.way == IN and not s.for_others for s in self.answers)

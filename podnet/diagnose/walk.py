@@ -177,6 +177,8 @@ class World:
 def uses(way: Way, kind: str, netns: str, **fields: str) -> bool:
     """Whether a way has a step of a kind in a namespace, with these values."""
     return any(
-        step.kind == kind and step.netns == netns and all(getattr(step, name) == value for name, value in fields.items())
+        step.kind == kind
+        and step.netns == netns
+        and all(getattr(step, name) == value for name, value in fields.items())
         for step in way.steps
     )

@@ -61,7 +61,7 @@ class Watch:
 
 
 def _read(netns: str, sock: socket.socket) -> list[Sighting]:
-    found = []
+    found: list[Sighting] = []
     while True:
         try:
             data, ancillary, _, address = sock.recvmsg(_SNAP, _ANCILLARY, socket.MSG_DONTWAIT)

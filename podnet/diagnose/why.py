@@ -12,6 +12,7 @@ from podnet.diagnose.scene import Scene
 from podnet.diagnose.trail import Subject
 from podnet.diagnose.walk import World
 from podnet.probe.addressing import primary
+from podnet.probe.expect import derive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.probe import Result
 
-__all__ = ["diagnose", "subjects_of"]
+__all__ = ["diagnose", "subject_of", "subjects_of"]
 
 _MOST_WATCHED = 256  # namespaces; beyond, those on predicted ways only
 _MOST_TRACED = 64
@@ -38,6 +39,14 @@ def subjects_of(results: Iterable[Result]) -> list[Subject]:
         if not r.passed
     }  # fmt: skip
     return list(subjects)
+
+
+def subject_of(lab: Lab, source: str, target: str, protocol: str, version: int, port: int = 0) -> Subject:
+    """What to replay for a pair: as the lab's own expectation about it has it, else seen under any address."""
+    for check in derive(lab, (protocol,)):
+        if (check.source, check.target, check.version, check.port) == (source, target, version, port):
+            return Subject(source, target, protocol, version, port, seen=check.seen, expected=check.verdict)
+    return Subject(source, target, protocol, version, port)
 
 
 def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject]) -> list[Diagnosis]:

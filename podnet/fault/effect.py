@@ -50,9 +50,7 @@ class Hands:
         elif kind == "stop":
             self._supervisor.stop(rest)
         else:
-            self._supervisor.start(
-                [p for p in self._wanted.values() if isinstance(p, Process) and p.name in rest]
-            )
+            self._supervisor.start([p for p in self._wanted.values() if isinstance(p, Process) and p.name in rest])
 
     def forget_paths(self, names: Iterable[str]) -> None:
         """Let namespaces forget the path MTUs that they learned from ICMP errors: they would outlive their cause."""

@@ -131,9 +131,7 @@ def _by_gateway(site: Site, place: Place, version: int, trip: Trip) -> bool:
 
 
 def _pods_of_nodes(site: Site, version: int) -> list[Place]:
-    return [
-        Place(site.target(p.at).node, p.at) for p in _pods(site, version) if site.address(p.at, version)
-    ]
+    return [Place(site.target(p.at).node, p.at) for p in _pods(site, version) if site.address(p.at, version)]
 
 
 def _stale(site: Site, place: Place, version: int) -> list[Step]:
@@ -177,10 +175,11 @@ def _ports_between(site: Site, one: str, other: str) -> tuple[Veth, Veth] | None
             near, far = (site.world.links.get((site.netns(n), i.name)) for n, i in ((one, first), (other, second)))
             if not isinstance(near, Veth) or not isinstance(far, Veth):
                 continue
-            out, into = site.world.links.get(near.peer_key[1:]), site.world.links.get(far.peer_key[1:])
-            if isinstance(out, Veth) and isinstance(into, Veth) and out.master and out[0] == into[0]:
-                if out.master == into.master:
-                    return out, into
+            out, into = (site.world.links.get((end.peer_netns, end.peer)) for end in (near, far))
+            if not isinstance(out, Veth) or not isinstance(into, Veth) or not out.master:
+                continue
+            if (out.netns, out.master) == (into.netns, into.master):
+                return out, into
     return None
 
 

@@ -107,13 +107,13 @@ def _small_route_filtered(site: Site, place: Place, version: int) -> list[Step]:
 
 def _large_to_pods_of(site: Site, place: Place, version: int, trip: Trip) -> bool | None:
     """Requests do not get through. An answer as large may be sent in pieces."""
-    one_way = trip._replace(back=trip.there, source=trip.target)
+    one_way = trip.there_only()
     return True if _to_pods_of(site, place, version, one_way) else _perhaps(_to_pods_of(site, place, version, trip))
 
 
 def _large_through(site: Site, place: Place, version: int, trip: Trip) -> bool | None:
     """The node's own packets are refused at once, so that is no black hole."""
-    forwarded = any(s.kind == "forward" and s.netns == site.netns(place.at) for s in trip.there.steps)
+    forwarded = any(s.kind == "forward" and s.netns == site.netns(place.at) for s in trip.there.way.steps)
     must = _large_to_pods_of(site, place, version, trip)
     return must if forwarded or not must else None
 

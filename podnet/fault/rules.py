@@ -52,7 +52,7 @@ def _to_pod(site: Site, place: Place, version: int, trip: Trip) -> bool:
 def _to_pod_by_tcp(site: Site, place: Place, version: int, trip: Trip) -> bool:
     address = site.address(place.to, version)
     # A rule for requests only: answers carry SYN and ACK.
-    there = trip._replace(back=trip.there, source=trip.target)
+    there = trip.there_only()
     return trip.check.protocol == "tcp" and bool(address) and site.filtered(there, site.netns(place.at), address)
 
 
@@ -63,8 +63,8 @@ def _anything(site: Site, place: Place, version: int, trip: Trip) -> bool:
 def _answers(site: Site, place: Place, version: int, trip: Trip) -> bool | None:
     """Connection tracking knows an answer as one only where it saw the request."""
     netns = site.netns(place.at)
-    there = site.filtered(trip._replace(back=trip.there, source=trip.target), netns)
-    back = site.filtered(trip._replace(there=trip.back, target=trip.source), netns)
+    there = site.filtered(trip.there_only(), netns)
+    back = site.filtered(trip.back_only(), netns)
     return there if there == back else None
 
 
@@ -74,7 +74,9 @@ def _drop(site: Site, place: Place, version: int) -> list[Step]:
 
 
 def _reject(site: Site, place: Place, version: int) -> list[Step]:
-    rule = f'{_IP[version]} daddr {site.address(place.to, version)} reject with icmpx admin-prohibited comment "not yours"'
+    rule = (
+        f'{_IP[version]} daddr {site.address(place.to, version)} reject with icmpx admin-prohibited comment "not yours"'
+    )
     return [_table(site, place, "forward", rule)]
 
 
@@ -91,7 +93,7 @@ def _state(site: Site, place: Place, version: int) -> list[Step]:
 def _reset(site: Site, place: Place, version: int) -> list[Step]:
     address = site.address(place.to, version)
     rule = f"{_IP[version]} daddr {address} tcp flags syn / syn,ack reject with tcp reset"
-    return [_table(site, place, "forward", f"{rule} comment \"connections are reset here\"")]
+    return [_table(site, place, "forward", f'{rule} comment "connections are reset here"')]
 
 
 # -- filters in a pod ---------------------------------------------------------------------------------------
@@ -141,7 +143,9 @@ def _leaves_own(site: Site, place: Place, version: int, trip: Trip) -> bool:
     check, netns = trip.check, site.netns(place.at)
     if check.seen != "own" or site.target(check.source).node != place.at:
         return False
-    return any(s.kind == "forward" and s.netns == netns and s.out == site.uplink(place.at) for s in trip.there.steps)
+    return any(
+        s.kind == "forward" and s.netns == netns and s.out == site.uplink(place.at) for s in trip.there.way.steps
+    )
 
 
 def _flush(site: Site, place: Place, version: int) -> list[Step]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab, Target
     from podnet.model.probe import Check
 
-__all__ = ["Place", "Site", "Trip"]
+__all__ = ["Leg", "Place", "Site", "Trip"]
 
 
 class Place(NamedTuple):
@@ -31,23 +31,40 @@ class Place(NamedTuple):
         return f"{self.at} (towards {self.to})" if self.to else self.at
 
 
-class Trip(NamedTuple):
-    """A check with the ways of its packet and of the answer, and the addresses that they go to."""
+class Leg(NamedTuple):
+    """A part of a trip under one pair of addresses."""
 
-    check: Check
-    there: Way
-    back: Way
-    target: str
+    way: Way
+    destination: str
     source: str
 
-    def legs(self) -> Iterable[tuple[Way, str, str]]:
-        """(way, destination, source) of both directions."""
-        return ((self.there, self.target, self.source), (self.back, self.source, self.target))
+
+class Trip(NamedTuple):
+    """A check with the way of its packet and that of the answer; NAT cuts the latter in two."""
+
+    check: Check
+    there: Leg
+    back: tuple[Leg, ...]
+
+    def legs(self) -> tuple[Leg, ...]:
+        """All parts, in order."""
+        return (self.there, *self.back)
+
+    def there_only(self) -> Trip:
+        """The trip of somebody who expects no answer."""
+        return self._replace(back=())
+
+    def back_only(self) -> Trip:
+        """The answer's part."""
+        return self._replace(there=self.back[0], back=self.back[1:])
 
 
 class Site:
-    """``wanted`` is the lab's wanted state, ``found`` what is there now; ``bridged`` says in which namespaces, for which
-    IP version, a bridge hands its packets to the forward hook as well (``net.bridge.bridge-nf-call-iptables``)."""
+    """``wanted`` is the lab's wanted state, ``found`` what is there now.
+
+    ``bridged`` says in which namespaces, and for which IP version, a bridge hands its packets to the forward hook as
+    well (``net.bridge.bridge-nf-call-iptables``).
+    """
 
     def __init__(
         self, lab: Lab, wanted: State, found: State, bridged: Iterable[tuple[str, int]] = ()
@@ -89,7 +106,7 @@ class Site:
         near = self.world.links[netns, dev or self.uplink(name)]
         if not isinstance(near, Veth):
             raise KeyError(dev)
-        far = self.world.links[near.peer_key[1:]]
+        far = self.world.links[near.peer_netns, near.peer]
         if not isinstance(far, Veth):
             raise KeyError(dev)
         return far
@@ -155,13 +172,18 @@ class Site:
         sender = self._sender(source, there, there_to, check.version)
         if not sender:
             return None
-        if check.seen == "node" and source.node:
-            # Masqueraded: the answer goes to the node, and from there to the pod.
-            node = self.target(source.node)
-            first = self.world.way(target.netns, self.address(node.name, check.version))
-            second = self.world.way(node.netns, sender)
-            return Trip(check, there, Way((*first.steps, *second.steps)), there_to, sender)
-        return Trip(check, there, self.world.way(target.netns, sender), there_to, sender)
+        out = Leg(there, there_to, sender)
+        if check.seen != "node" or not source.node:
+            return Trip(check, out, (Leg(self.world.way(target.netns, sender), sender, there_to),))
+        # Masqueraded: the answer goes to the node, and the node forwards it to the pod.
+        node = self.target(source.node)
+        seen = self.address(node.name, check.version)
+        first, second = self.world.way(target.netns, seen), self.world.way(node.netns, sender)
+        onwards = second.steps[0]._replace(kind="forward", dev=first.steps[-1].dev)
+        return Trip(
+            check, out,
+            (Leg(Way(first.steps[:-1]), seen, there_to), Leg(Way((onwards, *second.steps[1:])), sender, there_to)),
+        )  # fmt: skip
 
     def _sender(self, source: Target, way: Way, destination: str, version: int) -> str:
         first = way.steps[0]
@@ -187,7 +209,7 @@ class Site:
         )
 
     def filtered(self, trip: Trip, netns: str, to: str = "") -> bool:
-        """Whether the forward hook of a namespace sees the packet or its answer, on the way to an address or anywhere."""
+        """Whether the forward hook of a namespace sees the packet or its answer, on the way to an address."""
         for way, destination, _ in trip.legs():
             if to and destination != to:
                 continue

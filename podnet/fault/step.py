@@ -137,7 +137,7 @@ def prefix_changed(address: Address, length: int, found: State) -> Step:
 
 
 def link_changed(netns: str, dev: str, do: tuple[str, ...], undo: tuple[str, ...], found: State | None = None) -> Step:
-    """A link is set up, down, to an MTU, into a bridge; ``found`` is given where that takes addresses and routes along."""
+    """A link is set up, down, to an MTU, into a bridge; ``found`` is given where addresses and routes go with it."""
     back: list[Row] = []
     looks: list[Row] = [["link", netns, dev]]
     if found is not None:

@@ -29,7 +29,7 @@ _AF_BRIDGE = 7
 class LinkDetail(NamedTuple):
     """One link. ``port_state``, ``hairpin`` and ``isolated`` are a bridge port's, ``master`` is its bridge's index."""
 
-    index: int
+    ifindex: int
     name: str
     kind: str
     mac: str
@@ -45,7 +45,7 @@ class LinkDetail(NamedTuple):
 class NeighbourDetail(NamedTuple):
     """One entry of the neighbour table; ``mac`` is empty where nobody answered."""
 
-    index: int
+    ifindex: int
     address: str
     mac: str
     state: str

@@ -33,7 +33,7 @@ class Lookup(NamedTuple):
 
     errno: int
     type: str = ""
-    index: int = 0
+    ifindex: int = 0
     via: str = ""
     prefix: str = ""
     mtu: int = 0
@@ -71,7 +71,9 @@ def _parsed(family: int, answer: tuple[bytes, int, int]) -> Lookup:
             via = socket.inet_ntop(family, data[begin:stop])
         elif attribute == _RTA_VIA:  # an IPv4 route over an IPv6 next hop
             other = int.from_bytes(data[begin : begin + 2], "little")
-            via = socket.inet_ntop(socket.AF_INET6 if other == socket.AF_INET6 else socket.AF_INET, data[begin + 2 : stop])
+            via = socket.inet_ntop(
+                socket.AF_INET6 if other == socket.AF_INET6 else socket.AF_INET, data[begin + 2 : stop]
+            )
         elif attribute == rtnl.RTA_DST:
             destination = socket.inet_ntop(family, data[begin:stop])
         elif attribute == rtnl.RTA_METRICS:

@@ -94,7 +94,7 @@ class Tracer:
 
     def read(self) -> list[RuleTrace]:
         """All that came so far, without what the tracer's own rules say."""
-        found = []
+        found: list[RuleTrace] = []
         while True:
             try:
                 data = self._socket.recv(65536)

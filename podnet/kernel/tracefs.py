@@ -23,7 +23,9 @@ _FSCONFIG_CMD_CREATE = 6
 _EVENT = "events/skb/kfree_skb"
 
 _LINE = re.compile(r"^.*-(?P<task>\d+)\s+\[\d+\] .*?(?P<seconds>\d+\.\d+): (?P<what>\w+): (?P<text>.*)$")
-_DROP = re.compile(r"skbaddr=(?P<packet>\S+) .*protocol=(?P<protocol>\d+) location=(?P<where>\w+)\S* reason: (?P<why>\S+)")
+_DROP = re.compile(
+    r"skbaddr=(?P<packet>\S+) .*protocol=(?P<protocol>\d+) location=(?P<where>\w+)\S* reason: (?P<why>\S+)"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
