@@ -96,10 +96,18 @@ def _told(case: Case, trail: Trail, leg: Leg, cause: Cause | None, *, passed: bo
     main = case.main(leg)
     last = f"{main[-1].dev} in {case.named(main[-1].netns)} ({main[-1].way})" if main else ""
     reasons = [f"{d.function}: {d.reason}" for d in trail.drops if d.reason not in _NO_REASONS]
-    note = "" if cause else "the evidence suffices for no cause"
-    if passed:
-        note = "it came through when it was replayed"
+    note = "" if cause else _why_not(trail, passed=passed)
     return Diagnosis(trail, cause, leg.reply, last, tuple(dict.fromkeys(reasons)), note, passed)
+
+
+def _why_not(trail: Trail, *, passed: bool) -> str:
+    if passed and trail.subject.expected != "reach":
+        return f"{trail.subject.expected} is expected, and nothing on the way does it"
+    if passed:
+        return "it came through when it was replayed"
+    if any(drop.reason == "NETFILTER_DROP" for drop in trail.drops):
+        return "a netfilter rule drops it that nftables does not know of: iptables-legacy?"
+    return "the evidence suffices for no cause"
 
 
 def _lost(case: Case, leg: Leg) -> Cause | None:

@@ -225,14 +225,25 @@ def _no_way(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:
             "" if wanted.type == "unicast" else "the topology gives it none",
             show=("ip", "route", "get", destination), mend=mend,
         )  # fmt: skip
-    if answer.errno in _REFUSING:
-        kind, word = _REFUSING[answer.errno]
+    if answer.errno not in _REFUSING:
+        return None
+    kind, word = _REFUSING[answer.errno]
+    family = ("-6",) if leg.version == 6 else ()
+    prefix = case.scene.refusing(netns, word, destination)
+    if not prefix:
         return case.cause(
-            kind, netns, destination, f"{where} has a {word} route for {destination}",
-            show=("ip", *(("-6",) if leg.version == 6 else ()), "route", "show", "type", word),
-            mend=("ip", "route", "del", word, destination) if wanted.type == "unicast" else (),
+            kind, netns, destination, f"a rule of {where}'s routing policy refuses {destination}: {word}",
+            show=("ip", *family, "rule"),
         )  # fmt: skip
-    return None
+    return case.cause(
+        kind, netns, prefix, f"{where} has {_article(word)} {word} route for {prefix}",
+        f"the packet is for {destination}",
+        show=("ip", *family, "route", "show", "type", word), mend=("ip", *family, "route", "del", word, prefix),
+    )  # fmt: skip
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _beyond(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:

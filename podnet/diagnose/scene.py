@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
-from podnet.kernel import detail, fib, sysctl
+from podnet.kernel import detail, dump, fib, sysctl
 from podnet.kernel.netlink import NetlinkSocket
 from podnet.kernel.netns import entered
+from podnet.kernel.objects import Route
 
 if TYPE_CHECKING:
     from podnet.kernel.detail import LinkDetail, NeighbourDetail
@@ -102,6 +104,16 @@ class Scene:
         if sock is None or (incoming and link is None):
             return None
         return fib.lookup(sock, destination, source, link.ifindex if link else 0)
+
+    def refusing(self, netns: str, kind: str, destination: str) -> str:
+        """The prefix of the longest route of a kind (``blackhole``, ...) for a destination, empty if there is none."""
+        sock = self._socket(netns)
+        if sock is None:
+            return ""
+        found = [r.dst for r in dump.routes(sock, netns, {}) if isinstance(r, Route) and r.type == kind]
+        wanted = ip_address(destination)
+        fitting = [p for p in map(ip_network, found) if p.version == wanted.version and wanted in p]
+        return str(max(fitting, key=lambda network: network.prefixlen)) if fitting else ""
 
     def sysctl(self, netns: str, name: str) -> str:
         """The value of a sysctl (``net/ipv4/ip_forward``), empty where there is none."""

@@ -26,10 +26,11 @@ __all__ = ["diagnose", "subject_of", "subjects_of"]
 
 _MOST_WATCHED = 256  # namespaces; beyond, those on predicted ways only
 _MOST_TRACED = 64
+_MOST_SUBJECTS = 300  # of 300 failures that are spread evenly, those with one cause are enough to name it
 
 
 def subjects_of(results: Iterable[Result]) -> list[Subject]:
-    """What to replay for failed results, in their order, each once."""
+    """What to replay for failed results, in their order, each once; of very many only a sample."""
     subjects = {
         Subject(
             r.check.source, r.check.target, r.check.protocol, r.check.version,
@@ -38,7 +39,8 @@ def subjects_of(results: Iterable[Result]) -> list[Subject]:
         for r in results
         if not r.passed
     }  # fmt: skip
-    return list(subjects)
+    every = list(subjects)
+    return every[:: -(-len(every) // _MOST_SUBJECTS)] if every else []
 
 
 def subject_of(lab: Lab, source: str, target: str, protocol: str, version: int, port: int = 0) -> Subject:

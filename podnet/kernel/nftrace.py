@@ -35,7 +35,7 @@ _CODES = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 0xFFFFFFFF: "continue
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 _CHAINS = """table {family} {name} {{
-chain in {{ type filter hook prerouting priority -500; policy accept;
+chain in {{ type filter hook {first} priority -500; policy accept;
 {lines}
 }}
 chain out {{ type filter hook output priority -500; policy accept;
@@ -44,7 +44,7 @@ chain out {{ type filter hook output priority -500; policy accept;
 }}
 """
 _DISCOVERY = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
-# ARP is a bridge's business, and so is what a bridge drops of IP.
+# ARP has a family of its own, and a bridge has its say in it, as in what it passes on of IP.
 _BESIDES = {"inet": [_DISCOVERY], "bridge": [_DISCOVERY, "ether type arp"]}
 
 
@@ -80,7 +80,8 @@ class Tracer:
             self._socket.setblocking(False)
             for family, besides in _BESIDES.items():
                 lines = "\n".join(f"{match} meta nftrace set 1" for match in (*matches, *besides))
-                nft.run(netns, _CHAINS.format(family=family, name=name, lines=lines))
+                nft.run(netns, _CHAINS.format(family=family, name=name, first="prerouting", lines=lines))
+            nft.run(netns, _CHAINS.format(family="arp", name=name, first="input", lines="meta nftrace set 1"))
         except BaseException:
             self.close()
             raise
@@ -88,7 +89,7 @@ class Tracer:
     def close(self) -> None:
         """Take the tables away again."""
         with suppress(KernelError):  # the namespace may be gone, and the tables with it
-            for family in ("inet", "bridge"):
+            for family in ("inet", "bridge", "arp"):
                 nft.delete(self.netns, family, self._name)
         self._socket.close()
 
