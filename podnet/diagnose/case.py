@@ -44,8 +44,9 @@ class Leg(NamedTuple):
 class Case:
     """A lab: its wanted world, and the scene as it is."""
 
-    def __init__(self, lab: Lab, world: World, scene: Scene) -> None:
+    def __init__(self, lab: Lab, world: World, scene: Scene, *, running: bool = True) -> None:
         self.lab, self.world, self.scene = lab, world, scene
+        self._running = running
         self._names = {target.netns: target.name for target in lab.targets}
 
     def named(self, netns: str) -> str:
@@ -55,8 +56,10 @@ class Case:
     def command(self, netns: str, *words: str) -> str:
         """A shell command that runs in a namespace."""
         text = shlex.join(words)
-        if netns in self._names:
+        if netns in self._names and self._running:
             return f"podnet exec {self.lab.name}/{self._names[netns]} -- {text}"
+        if netns.startswith("/"):
+            return f"nsenter --net={netns} {text}"
         return f"ip netns exec {netns} {text}" if netns else text
 
     @cached_property

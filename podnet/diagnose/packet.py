@@ -10,8 +10,6 @@ import socket
 import struct
 from typing import NamedTuple
 
-from podnet.probe.checksum import complement
-
 __all__ = ["ARP", "ERROR", "REPLY", "REQUEST", "RESET", "Frame", "answer_to", "crafted", "parsed"]
 
 REQUEST, REPLY, RESET, ERROR, ARP = "request", "reply", "reset", "error", "arp"
@@ -73,12 +71,17 @@ def _wrapped(protocol: str, source: str, destination: str, body: bytes, version:
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     pseudo = b"" if (protocol, version) == ("icmp", 4) else addresses + struct.pack("!IBBH", len(body), 0, 0, number)
     at = _CHECKSUM_AT[protocol]
-    value = complement(_words(pseudo) + _words(body)) or 0xFFFF
+    value = _complement(_words(pseudo) + _words(body)) or 0xFFFF
     body = body[:at] + value.to_bytes(2, "big") + body[at + 2 :]
     if version == 6:
         return struct.pack("!IHBB", 6 << 28, len(body), number, 64) + addresses + body
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0x7077, 0x4000, 64, number, 0) + addresses
-    return head[:10] + complement(_words(head)).to_bytes(2, "big") + head[12:] + body
+    return head[:10] + _complement(_words(head)).to_bytes(2, "big") + head[12:] + body
+
+
+def _complement(total: int) -> int:
+    """The Internet checksum (RFC 1071) of data whose 16-bit words, or whole number, add up to ``total``."""
+    return -total % 0xFFFF
 
 
 def _words(data: bytes) -> int:

@@ -29,18 +29,31 @@ _MOST_TRACED = 64
 _MOST_SUBJECTS = 300  # of 300 failures that are spread evenly, those with one cause are enough to name it
 
 
+# A conversation is explained by its first packet.
+_CARRIERS = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "connect": "tcp", "http": "tcp", "dns": "udp"}
+
+
 def subjects_of(results: Iterable[Result]) -> list[Subject]:
     """What to replay for failed results, in their order, each once; of very many only a sample."""
-    subjects = {
-        Subject(
-            r.check.source, r.check.target, r.check.protocol, r.check.version,
-            0 if r.check.listen else r.check.port, seen=r.check.seen, expected=r.check.verdict,
-        ): None
-        for r in results
-        if not r.passed
-    }  # fmt: skip
-    every = list(subjects)
+    every = list(dict.fromkeys(s for r in results if not r.passed and (s := _replayable(r)) is not None))
     return every[:: -(-len(every) // _MOST_SUBJECTS)] if every else []
+
+
+def _replayable(result: Result) -> Subject | None:
+    """One failed result as a packet, ``None`` where it is about something that no single packet shows."""
+    check = result.check
+    protocol = _CARRIERS.get(check.protocol)
+    size = 0
+    if result.observed == check.verdict and check.bounds is not None:
+        if check.bounds.mtu is None:
+            return None  # it is about time, loss or the way: the packets got through
+        size = check.bounds.mtu
+    if protocol is None:
+        return None
+    port = 0 if check.listen else check.port
+    return Subject(
+        check.source, check.target, protocol, check.version, port, size, seen=check.seen, expected=check.verdict
+    )
 
 
 def subject_of(lab: Lab, source: str, target: str, protocol: str, version: int, port: int = 0) -> Subject:
@@ -51,8 +64,10 @@ def subject_of(lab: Lab, source: str, target: str, protocol: str, version: int, 
     return Subject(source, target, protocol, version, port)
 
 
-def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject]) -> list[Diagnosis]:
+def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject], *, running: bool = True) -> list[Diagnosis]:
     """Replay the subjects in a lab whose wanted state is given, and explain each, in the same order.
+
+    ``running`` is whether the lab is one that ``podnet exec`` knows.
 
     Takes about half a second, however many there are. Raises ``KernelError`` where this process may not watch.
     """
@@ -64,7 +79,7 @@ def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject]) -> list[Diagn
         watched = ["", *watched]
     trails = replay(lab, subjects, watched, on_way[:_MOST_TRACED])
     with closing(Scene()) as scene:
-        case = Case(lab, world, scene)
+        case = Case(lab, world, scene, running=running)
         return [explain(case, trail) for trail in trails]
 
 

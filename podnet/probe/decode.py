@@ -15,6 +15,7 @@ __all__ = ["ICMP_ERROR", "REPLY", "REQUEST_SEEN", "RESET", "Sighting", "decode"]
 
 REQUEST_SEEN, REPLY, RESET, ICMP_ERROR = 1, 2, 3, 4
 
+_ICMP = {4: 1, 6: 58}
 _ECHO = {4: (8, 0), 6: (128, 129)}
 _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 
@@ -48,7 +49,7 @@ def decode(version: int, run: Run, own: Container[bytes], packet: bytes) -> Sigh
         if magic == REQUEST:
             return Sighting(REQUEST_SEEN, index, sender)
         return Sighting(REPLY, index, sender) if magic == ANSWER else None
-    if protocol not in (1, 58) or len(packet) < l4 + 8:
+    if protocol != _ICMP[version] or len(packet) < l4 + 8:
         return None
     kind = packet[l4]
     if kind in _ECHO[version]:
