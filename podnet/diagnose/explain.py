@@ -95,7 +95,9 @@ def _stranger(case: Case, trail: Trail) -> Cause | None:
 def _told(case: Case, trail: Trail, leg: Leg, cause: Cause | None, *, passed: bool = False) -> Diagnosis:
     main = case.main(leg)
     last = f"{main[-1].dev} in {case.named(main[-1].netns)} ({main[-1].way})" if main else ""
-    reasons = [f"{d.function}: {d.reason}" for d in trail.drops if d.reason not in _NO_REASONS]
+    # An echo reply that nobody waits for ends so, and has arrived.
+    drops = [d for d in trail.drops if not passed and d.reason not in _NO_REASONS and d.function != "ping_rcv"]
+    reasons = [f"{d.function}: {d.reason}" for d in drops]
     note = "" if cause else _why_not(trail, passed=passed)
     return Diagnosis(trail, cause, leg.reply, last, tuple(dict.fromkeys(reasons)), note, passed)
 

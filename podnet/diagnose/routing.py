@@ -280,21 +280,19 @@ def _too_large(case: Case, leg: Leg, netns: str, *, told: bool = False) -> Cause
     wanted = case.world.links.get((netns, dev))
     seen = any(s.frame.error[:2] == _FRAGMENTATION_NEEDED[leg.version] for s in leg.trail.errors)
     own = netns == leg.start
-    right = max(leg.length, wanted.mtu if wanted else 0)
+    kind, telling = "mtu" if told or own or seen else "mtu-silent", _telling(seen=seen, own=own, told=told)
     if answer.mtu and answer.mtu < link.mtu:
         return case.cause(
-            "mtu" if told or own or seen else "mtu-silent", netns, answer.prefix,
+            kind, netns, answer.prefix,
             f"{case.named(netns)}'s route to {answer.prefix} has MTU {answer.mtu}, and the packet {leg.length} bytes",
-            _telling(seen=seen, own=own, told=told),
-            show=("ip", "route", "get", leg.destination),
+            telling, show=("ip", "route", "get", leg.destination),
             mend=("ip", "route", "change", answer.prefix, *(("via", answer.via) if answer.via else ()), "dev", dev),
         )  # fmt: skip
+    model = wanted.mtu if wanted is not None else 0
+    mend = ("ip", "link", "set", "dev", dev, "mtu", str(model)) if model > link.mtu else ()
     return case.cause(
-        "mtu" if told or own or seen else "mtu-silent", netns, dev,
-        f"{dev} in {case.named(netns)} has MTU {link.mtu}, and the packet {leg.length} bytes",
-        f"the model's MTU is {wanted.mtu}" if wanted and wanted.mtu != link.mtu else "",
-        _telling(seen=seen, own=own, told=told),
-        show=("ip", "link", "show", "dev", dev), mend=("ip", "link", "set", "dev", dev, "mtu", str(right)),
+        kind, netns, dev, f"{dev} in {case.named(netns)} has MTU {link.mtu}, and the packet {leg.length} bytes",
+        f"the topology gives it {model}" if model else "", telling, show=("ip", "link", "show", "dev", dev), mend=mend,
     )  # fmt: skip
 
 

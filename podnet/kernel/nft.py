@@ -14,7 +14,8 @@ from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
 __all__ = [
-    "add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "listing_with_handles", "replace", "run",
+    "Owned", "add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "listing_with_handles", "replace",
+    "run",
 ]  # fmt: skip
 
 _OUTPUT_JSON, _OUTPUT_HANDLE, _OUTPUT_STATELESS = 1 << 4, 1 << 3, 1 << 2  # nftables/libnftables.h
@@ -55,17 +56,49 @@ def _run_here(commands: str, *, as_json: bool = False, handles: bool = False) ->
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
     context = library.nft_ctx_new(0)
     try:
-        library.nft_ctx_buffer_output(context)
-        library.nft_ctx_buffer_error(context)
         flags = _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0) | (_OUTPUT_HANDLE if handles else 0)
-        library.nft_ctx_output_set_flags(context, flags)
-        failed = library.nft_run_cmd_from_buffer(context, commands.encode())
-        output = library.nft_ctx_get_output_buffer(context) or b""
-        if failed:
-            raise KernelError((library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip())
-        return bytes(output).decode()
+        return _run_with(library, context, commands, flags)
     finally:
         library.nft_ctx_free(context)
+
+
+def _run_with(library: ctypes.CDLL, context: int, commands: str, flags: int = 0) -> str:
+    library.nft_ctx_buffer_output(context)
+    library.nft_ctx_buffer_error(context)
+    library.nft_ctx_output_set_flags(context, flags)
+    failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+    output = library.nft_ctx_get_output_buffer(context) or b""
+    if failed:
+        raise KernelError((library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip())
+    return bytes(output).decode()
+
+
+class Owned:
+    """Tables that live as long as this object and this process: the kernel deletes them with their owner's socket.
+
+    The tables must have ``flags owner``. Raises ``KernelError`` where the kernel (before 5.12) does not know that, or
+    there is no libnftables.
+    """
+
+    def __init__(self, netns: str, commands: str) -> None:
+        library = _library()
+        if library is None:
+            msg = "libnftables.so.1 is not here: a table can have no owner"
+            raise KernelError(msg)
+        self._library = library
+        with entered(netns):
+            self._context = library.nft_ctx_new(0)
+            try:
+                _run_with(library, self._context, commands)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let the kernel delete the tables."""
+        context, self._context = self._context, None
+        if context is not None:
+            self._library.nft_ctx_free(context)
 
 
 def _spawned(commands: str, *, as_json: bool, handles: bool = False) -> str:

@@ -35,6 +35,7 @@ _CODES = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 0xFFFFFFFF: "continue
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 _CHAINS = """table {family} {name} {{
+{flags}
 chain in {{ type filter hook {first} priority -500; policy accept;
 {lines}
 }}
@@ -70,6 +71,7 @@ class Tracer:
 
     def __init__(self, netns: str, name: str, matches: Iterable[str]) -> None:
         self.netns, self._name = netns, name
+        self._owned: nft.Owned | None = None
         self._rules: dict[tuple[str, str, str], dict[int, str]] = {}
         self._heads: dict[bytes, tuple[bytes, bytes]] = {}
         self._socket = open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
@@ -78,19 +80,42 @@ class Tracer:
             self._socket.bind((0, 0))  # the kernel tells a socket without a number of its own nothing
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
             self._socket.setblocking(False)
-            for family, besides in _BESIDES.items():
-                lines = "\n".join(f"{match} meta nftrace set 1" for match in (*matches, *besides))
-                nft.run(netns, _CHAINS.format(family=family, name=name, first="prerouting", lines=lines))
-            nft.run(netns, _CHAINS.format(family="arp", name=name, first="input", lines="meta nftrace set 1"))
+            self._set(list(matches))
         except BaseException:
             self.close()
             raise
 
+    def _set(self, matches: list[str]) -> None:
+        """Make the tables, in all families if the kernel has them, else for IP only.
+
+        This process is their owner where the kernel can have that, so that its death removes them too.
+        """
+        for families in (("inet", "bridge", "arp"), ("inet",)):
+            with suppress(KernelError):
+                self._owned = nft.Owned(self.netns, self._tables(families, matches, "flags owner;"))
+                return
+        nft.run(self.netns, self._tables(("inet",), matches, ""))
+
+    def _tables(self, families: tuple[str, ...], matches: list[str], flags: str) -> str:
+        tables = []
+        for family in families:
+            # ARP has no prerouting, and nothing that could be matched by an IP address.
+            lines = ["meta nftrace set 1"]
+            if family != "arp":
+                lines = [f"{match} meta nftrace set 1" for match in (*matches, *_BESIDES[family])]
+            first = "input" if family == "arp" else "prerouting"
+            tables.append(
+                _CHAINS.format(family=family, name=self._name, flags=flags, first=first, lines="\n".join(lines))
+            )
+        return "".join(tables)
+
     def close(self) -> None:
         """Take the tables away again."""
-        with suppress(KernelError):  # the namespace may be gone, and the tables with it
-            for family in ("inet", "bridge", "arp"):
-                nft.delete(self.netns, family, self._name)
+        if self._owned is not None:
+            self._owned.close()
+        else:
+            with suppress(KernelError):  # the namespace may be gone, and the tables with it
+                nft.delete(self.netns, "inet", self._name)
         self._socket.close()
 
     def read(self) -> list[RuleTrace]:

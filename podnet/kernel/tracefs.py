@@ -21,6 +21,7 @@ __all__ = ["Drop", "DropTracer"]
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same numbers on every architecture
 _FSCONFIG_CMD_CREATE = 6
 _EVENT = "events/skb/kfree_skb"
+_PREFIX = "podnet-"
 
 _LINE = re.compile(r"^.*-(?P<task>\d+)\s+\[\d+\] .*?(?P<seconds>\d+\.\d+): (?P<what>\w+): (?P<text>.*)$")
 _DROP = re.compile(
@@ -44,19 +45,44 @@ class DropTracer:
 
     def __init__(self) -> None:
         self._root = _mounted()
-        self._name = f"podnet-{os.getpid()}-{os.urandom(3).hex()}"
         self._marker = -1
         self._folder = ""
         try:
-            os.mkdir(f"instances/{self._name}", dir_fd=self._root)
-            self._folder = f"instances/{self._name}"
+            self._sweep()
+            self._make()
             self._write("options/stacktrace", "0")
             self._write(f"{_EVENT}/enable", "1")
-            self._marker = os.open(f"{self._folder}/trace_marker", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._root)
         except OSError as error:
             self.close()
             msg = f"the kernel's reasons cannot be traced: {error.strerror} ({error.filename or _EVENT})"
             raise KernelError(msg, error.errno or 0) from error
+
+    def _sweep(self) -> None:
+        """Remove what was left by processes that were killed: an instance in use refuses to go (EBUSY)."""
+        folder = os.open("instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
+        try:
+            for name in os.listdir(folder):
+                if name.startswith(_PREFIX):
+                    with suppress(OSError):
+                        os.rmdir(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    def _make(self) -> None:
+        """An instance of its own, in use from then on."""
+        for last in (False, False, True):
+            folder = f"instances/{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
+            os.mkdir(folder, dir_fd=self._root)
+            try:
+                path = f"{folder}/trace_marker"
+                self._marker = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._root)
+            except FileNotFoundError:
+                # Another podnet swept it away in between.
+                if last:
+                    raise
+            else:
+                self._folder = folder
+                return
 
     def _write(self, name: str, value: str) -> None:
         fd = os.open(f"{self._folder}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._root)
@@ -83,7 +109,8 @@ class DropTracer:
         if self._folder:
             with suppress(OSError):
                 self._write(f"{_EVENT}/enable", "0")
-            os.rmdir(self._folder, dir_fd=self._root)
+            with suppress(FileNotFoundError):  # swept away by another podnet, since it is no longer in use
+                os.rmdir(self._folder, dir_fd=self._root)
             self._folder = ""
         if self._root >= 0:
             os.close(self._root)

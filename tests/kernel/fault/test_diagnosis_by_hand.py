@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from lab_cli import PODNET, podnet, succeeds, two_nodes, write
-from lab_kernel import ip, namespaces
+from lab_kernel import ip, namespaces, tables
 
 from podnet.diagnose.trail import Subject
 from podnet.diagnose.why import diagnose
@@ -172,6 +173,23 @@ def test_a_diagnosis_leaves_nothing(lab: None, tmp_path: Path) -> None:
         assert set(done.stdout.split("\n")) <= {"", "table inet podnet"}
 
 
+_KILLED = """
+import os
+from podnet.kernel.nftrace import Tracer
+from podnet.kernel.tracefs import DropTracer
+tracer, drops = Tracer("lab.node1", "podnet-why-killed", ["ip daddr { 10.244.0.2 }"]), DropTracer()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_diagnosis_leaves_no_rules_and_the_next_one_removes_the_rest(lab: None, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _KILLED]) as process:
+        assert process.wait() == -9
+    assert tables("lab.node1") == ["inet podnet"]
+    succeeds("why", "web", "db")
+    assert [name for name in _instances(tmp_path) if name.startswith(f"podnet-{process.pid}-")] == []
+
+
 def _instances(folder: Path) -> list[str]:
     """The instances of tracefs, looked at through a mount of one's own."""
     point = folder / "tracefs"
@@ -181,3 +199,11 @@ def _instances(folder: Path) -> list[str]:
         return os.listdir(point / "instances")
     finally:
         subprocess.run(["umount", str(point)], check=True)
+
+
+def test_namespaces_that_podnet_did_not_make_are_explained_too(lab: None) -> None:
+    _shell(_nft("inet", "forward", "drop"))
+    done = podnet("test", "--namespaces", "lab.web", "--namespaces", "lab.db", "--protocol", "icmp", "-o", "json")
+    causes = {(each["cause"]["kind"], each["cause"]["netns"]) for each in done.json["diagnoses"]}
+    assert causes == {("rule-drop", "lab.node1")}
+    assert done.json["diagnoses"][0]["cause"]["mend"].startswith("ip netns exec lab.node1 nft delete rule inet hand")
