@@ -94,7 +94,7 @@ def cli(debug: bool) -> None:
       podnet down                             leave nothing behind
 
     Exit codes: 0 done; 1 a check failed or a difference was found; 2 usage or topology error; 3 this machine
-    lacks a capability; 4 the kernel or a tool refused.
+    lacks a capability, or a check could not be measured; 4 the kernel or a tool refused.
     """
 
 

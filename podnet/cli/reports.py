@@ -88,7 +88,7 @@ def _capture(path: str, lab: Lab, results: Results, namespaces: Sequence[str]) -
     from podnet.probe.trace import frames_of
     from podnet.report.pcapng import pcapng
 
-    failed = [result.check for result in results.failed() if result.check.protocol in ("icmp", "tcp", "udp")]
+    failed = [result.check for result in results.failed() if result.check.protocol in ("icmp", "tcp", "udp", "sctp")]
     frames = frames_of(lab, failed[:_MOST_CAPTURED], namespaces) if failed else []
     places = {target.netns: target.name for target in lab.targets}
     try:

@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.argument("source", metavar="A")
 @click.argument("target", metavar="B")
 @lab_option
-@click.option("--protocol", type=click.Choice(["icmp", "tcp", "udp"]), help="Default: icmp, with --port tcp.")
+@click.option("--protocol", type=click.Choice(["icmp", "tcp", "udp", "sctp"]), help="Default: icmp, with --port tcp.")
 @click.option("--port", type=click.IntRange(1, 65535), help="A port of B's own programs, instead of one of podnet's.")
 @click.option("-4", "version", flag_value=4, type=int, help="By IPv4.")
 @click.option("-6", "version", flag_value=6, type=int, help="By IPv6.")

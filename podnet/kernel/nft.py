@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import ctypes
 import json
+import time
+from _thread import allocate_lock
 from functools import cache
 
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
 __all__ = [
-    "Owned", "add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "listing_with_handles", "replace",
+    "Owned",
+    "add",
+    "alike",
+    "canonical",
+    "chains",
+    "delete",
+    "list_ruleset",
+    "list_tables",
+    "listed",
+    "listing_with_handles",
+    "load",
+    "replace",
     "run",
-]  # fmt: skip
+]
 
-_OUTPUT_JSON, _OUTPUT_HANDLE, _OUTPUT_STATELESS = 1 << 4, 1 << 3, 1 << 2  # nftables/libnftables.h
+# nftables/libnftables.h
+_OUTPUT_STATELESS, _OUTPUT_HANDLE, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 11
+
+_INTERRUPTED = "Interrupted system call"  # EINTR, in nft's words
+_PATIENCE = 10.0  # seconds
+
+# The library promises nothing to threads, and the kernel takes one transaction of a namespace at a time anyway.
+_alone = allocate_lock()
 
 
 @cache
@@ -40,29 +60,50 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def run(netns: str, commands: str, *, as_json: bool = False, handles: bool = False) -> str:
-    """Run nft commands in a namespace, as one transaction; return what they print, on demand with rules' handles.
+def load() -> bool:
+    """Load the library now, where it can be found; whether there is one."""
+    return _library() is not None
+
+
+def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False, handles: bool = False) -> str:
+    """Run nft commands in a namespace, as one transaction; return what they print.
+
+    ``terse`` is without elements, with ``handles`` rules have theirs behind them.
 
     Raises ``KernelError`` with nft's own message, ``CapabilityError`` where neither library nor tool is there.
     """
     with entered(netns):
-        return _run_here(commands, as_json=as_json, handles=handles)
+        return _run_here(commands, as_json=as_json, terse=terse, handles=handles)
 
 
-def _run_here(commands: str, *, as_json: bool = False, handles: bool = False) -> str:
+def _run_here(commands: str, *, as_json: bool = False, terse: bool = False, handles: bool = False) -> str:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _run_once(commands, as_json=as_json, terse=terse, handles=handles)
+        except KernelError as error:
+            # Another transaction came while the kernel listed (one in 180 looks beside eight writers). Some of nft's
+            # looks try again by themselves, "get element" does not; nothing was changed.
+            if _INTERRUPTED not in str(error) or time.monotonic() > until:
+                raise
+
+
+def _run_once(commands: str, *, as_json: bool, terse: bool, handles: bool) -> str:
     library = _library()
     if library is None:
-        return _spawned(commands, as_json=as_json, handles=handles)
+        return _spawned(commands, as_json=as_json, terse=terse, handles=handles)
+    wished = {_OUTPUT_JSON: as_json, _OUTPUT_TERSE: terse, _OUTPUT_HANDLE: handles}
+    flags = _OUTPUT_STATELESS | sum(flag for flag, wish in wished.items() if wish)
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
-    context = library.nft_ctx_new(0)
-    try:
-        flags = _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0) | (_OUTPUT_HANDLE if handles else 0)
-        return _run_with(library, context, commands, flags)
-    finally:
-        library.nft_ctx_free(context)
+    with _alone:
+        context = library.nft_ctx_new(0)
+        try:
+            return _through(library, context, commands, flags)
+        finally:
+            library.nft_ctx_free(context)
 
 
-def _run_with(library: ctypes.CDLL, context: int, commands: str, flags: int = 0) -> str:
+def _through(library: ctypes.CDLL, context: int, commands: str, flags: int) -> str:
     library.nft_ctx_buffer_output(context)
     library.nft_ctx_buffer_error(context)
     library.nft_ctx_output_set_flags(context, flags)
@@ -86,25 +127,25 @@ class Owned:
             msg = "libnftables.so.1 is not here: a table can have no owner"
             raise KernelError(msg)
         self._library = library
-        with entered(netns):
+        with entered(netns), _alone:
             self._context = library.nft_ctx_new(0)
             try:
-                _run_with(library, self._context, commands)
+                _through(library, self._context, commands, _OUTPUT_STATELESS)
             except BaseException:
-                self.close()
+                library.nft_ctx_free(self._context)
                 raise
 
     def close(self) -> None:
-        """Let the kernel delete the tables."""
-        context, self._context = self._context, None
-        if context is not None:
-            self._library.nft_ctx_free(context)
+        """Let the kernel delete the tables; once."""
+        with _alone:
+            self._library.nft_ctx_free(self._context)
 
 
-def _spawned(commands: str, *, as_json: bool, handles: bool = False) -> str:
+def _spawned(commands: str, *, as_json: bool, terse: bool, handles: bool) -> str:
     import subprocess
 
-    options = ["-s", *(["-j"] if as_json else []), *(["-a"] if handles else [])]
+    wished = {"-j": as_json, "-t": terse, "-a": handles}
+    options = ["-s", *(option for option, wish in wished.items() if wish)]
     try:
         done = subprocess.run(["nft", *options, "-f", "-"], input=commands, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -176,3 +217,31 @@ def canonical(family: str, ruleset: str) -> str:
     with anonymous():
         _run_here(f"table {family} podnet {{\n{ruleset}\n}}\n")
         return _body(_run_here(f"list table {family} podnet"))
+
+
+@cache
+def listed(commands: str) -> str:
+    """What this machine's nft lists, elements apart, after commands in a throw-away namespace."""
+    from podnet.kernel.netns import anonymous
+
+    with anonymous():
+        _run_here(commands)
+        return _run_here("list ruleset\n", terse=True)
+
+
+def chains(listing: str) -> dict[str, str]:
+    """The chains of a listing: their rules, stripped, under ``family table chain``."""
+    found: dict[str, str] = {}
+    table = chain = ""
+    for line in map(str.strip, listing.splitlines()):
+        words = line.split()
+        if line.startswith("table ") and line.endswith("{"):
+            table = f"{words[1]} {words[2]}"
+        elif line.startswith("chain ") and line.endswith("{"):
+            chain = f"{table} {words[1]}"
+            found[chain] = ""
+        elif line == "}":
+            chain = ""
+        elif chain:
+            found[chain] += line + "\n"
+    return found

@@ -35,7 +35,7 @@ class Check:
 
     source: str
     target: str
-    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns | arp
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
     version: int  # 4 | 6
     port: int = 0
     verdict: str = "reach"  # reach | refuse | drop

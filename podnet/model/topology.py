@@ -149,7 +149,7 @@ class Expectation:
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    protocol: str  # icmp | tcp | udp | connect | http | dns
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
     verdict: str  # reach | refuse | drop
     port: int = 0
     families: tuple[int, ...] = (4, 6)

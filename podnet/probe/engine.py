@@ -46,7 +46,7 @@ def run(
     single namespace that is gone gives ``unproven`` results.
     """
     planned = Checks.of(lab, checks)
-    this = this or Run(secrets.randbits(32))
+    this = this or Run(secrets.randbits(32) | 1 << 24)  # no SCTP tag may be 0
     with Session(lab, planned, this, timeout, tapped) as session:
         exchange = Exchange(session, this, timeout, progress, attempts)
         try:

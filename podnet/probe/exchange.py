@@ -78,8 +78,10 @@ class Exchange:
         self._taps = {tap.fileno(): tap for tap in session.taps}
         self.records = bytearray()
         self._between = _BETWEEN_READINGS if not self._taps else _BETWEEN_TAPPINGS
-        for number in (*self._captures, *self._echoes, *self._taps):
+        self._responders = {each.fileno(): each for vantage in session.vantages for each in vantage.responders}
+        for number in (*self._captures, *self._echoes, *self._taps, *self._responders):
             self._poll.register(number, select.EPOLLIN)
+        self._watched = len(self._captures) + len(self._echoes) + len(self._taps) + len(self._responders)
 
     def close(self) -> None:
         self._poll.close()
@@ -307,12 +309,15 @@ class Exchange:
     def _read(self, wait: float, reader: Reader) -> bool:
         """Read all that waits, at most ``wait`` seconds from now; whether there was anything."""
         news = False
-        for number, _ in self._poll.poll(wait, max(1, len(self._captures) + len(self._echoes) + len(self._taps))):
+        for number, _ in self._poll.poll(wait, max(1, self._watched)):
             watched = self._captures.get(number)
             if watched is not None:
                 news |= self._intake.drain(*watched, reader)
             elif number in self._taps:
                 news |= self._taps[number].drain(self._ledger, self.records, reader.taps)
+            elif number in self._responders:
+                self._ledger.echo_errno.update(self._responders[number].answer())
+                news = True
             else:
                 reader.echo.answer(number)
                 news = True

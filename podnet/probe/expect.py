@@ -23,7 +23,7 @@ __all__ = ["FURTHER", "PROTOCOLS", "derive"]
 PROTOCOLS = ("icmp", "tcp", "udp")
 
 # What the model can be asked by besides: more of the same truth, at more cost.
-FURTHER = ("connect", "http", "dns")
+FURTHER = ("sctp", "connect", "http", "dns")
 _CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp"}
 
 
@@ -109,7 +109,7 @@ def _expanded(entry: Expectation, versions: Sequence[int]) -> Iterator[tuple[str
     for source, target, version in product(entry.sources, entry.targets, versions):
         if version in entry.families:
             kind = Kind(
-                entry.protocol, version, port, entry.verdict, entry.source, listen=port == 0, origin="file",
-                line=entry.line, bounds=bounds,
+                entry.protocol, version, port, entry.verdict, entry.source,
+                listen=port == 0 or entry.protocol == "sctp", origin="file", line=entry.line, bounds=bounds,
             )  # fmt: skip
             yield source, target, kind

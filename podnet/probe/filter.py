@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from podnet.probe.sctp import ABORT, INIT, INIT_ACK
 from podnet.probe.stamp import ANSWER, REQUEST
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def program(version: int, run: Run, own: Collection[bytes] | None) -> bytes:
     lines += [
         "not icmp",
         (_JEQ, 17, "stamped", ""),
+        (_JEQ, 132, "sctp", ""),
         (_JEQ, 6, "", "drop"),
         (_LD_B_IND, 13),
         (_AND, 0x17),  # FIN, SYN, RST, ACK
@@ -93,6 +95,17 @@ def program(version: int, run: Run, own: Collection[bytes] | None) -> bytes:
         (_JEQ, run.sequence_byte, "accept", "drop"),
         "reply",
         (_LD_B_IND, 8),
+        (_JEQ, run.sequence_byte, "accept", "drop"),
+        "sctp",
+        (_LD_B_IND, 12),  # the type of the first chunk
+        (_JEQ, INIT, "init", ""),
+        *_any_of((INIT_ACK, ABORT), "init answered"),
+        (_JA, 0, "drop", ""),
+        "init",
+        (_LD_B_IND, 16),
+        (_JEQ, run.sequence_byte, "accept", "drop"),
+        "init answered",
+        (_LD_B_IND, 4),
         (_JEQ, run.sequence_byte, "accept", "drop"),
         "stamped",
         (_LD_W_IND, 8),

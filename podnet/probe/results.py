@@ -91,6 +91,8 @@ class Results(Sequence[Result]):
         check, evidence = self.checks[index], self.ledger.evidence(index)
         silent_means_reach = check.protocol == "udp" and not check.listen
         observed, detail = judge(evidence, silent_means_reach=silent_means_reach, remark=self._remark)
+        if check.protocol == "sctp":
+            detail = detail.replace("TCP reset", "SCTP abort")  # the same bit of the evidence
         passed = observed == check.verdict
         if passed and observed in ("reach", "refuse") and evidence.source_seen:
             passed = self._sources.fits(check, evidence.source_seen)

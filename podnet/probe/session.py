@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError, UsageError
+from podnet.probe import sctp
 from podnet.probe.addressing import primary
 from podnet.probe.clock import await_stamps
 from podnet.probe.ledger import Ledger
@@ -188,6 +189,9 @@ class Session:
                 failures[number] = self._broken[number]
             elif aim is None:
                 failures[number] = f"{self.lab.targets[number].name} has no IPv{kind.version} address"
+            elif kind.protocol == "sctp":
+                ports[number] = kind.port or sctp.PORT
+                self._vantage(number).respond(kind.version, aim.text, ports[number], self._run)
             elif kind.listen and kind.protocol in ("tcp", "udp"):
                 try:
                     ports[number] = self._vantage(number).listen(kind.protocol, kind.version, aim.text)

@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from podnet.probe.sctp import init
 from podnet.probe.stamp import SIZE
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Aim", "Template", "Templates", "crafted"]
 
-_NUMBERS = {("icmp", 4): 1, ("icmp", 6): 58, ("tcp", 4): 6, ("tcp", 6): 6, ("udp", 4): 17, ("udp", 6): 17}
+_NUMBERS = {("icmp", 4): 1, ("icmp", 6): 58, ("tcp", 4): 6, ("tcp", 6): 6, ("udp", 4): 17, ("udp", 6): 17} | {
+    ("sctp", version): 132 for version in (4, 6)
+}
 
 # What ``crafted`` gives between two addresses of zeros, without addresses and marks: the IP header up to there, then
 # what is not patched of the next header. Checked by tests/unit/probe/test_probe_template.py.
@@ -32,6 +35,8 @@ _IP = {
     ("icmp", 6): bytes.fromhex("6000000000183a40"),
     ("tcp", 6): bytes.fromhex("6000000000140640"),
     ("udp", 6): bytes.fromhex("6000000000181140"),
+    ("sctp", 4): bytes.fromhex("450000340000400040840000"),
+    ("sctp", 6): bytes.fromhex("6000000000208440"),
 }
 _ECHO = {4: 0x0800, 6: 0x8000}  # type and code
 _SYN, _WINDOW = 0x5002, 0xFAF0  # five words of header, the flag; 64,240 bytes
@@ -62,6 +67,13 @@ def crafted(
     first, second = ports
     if protocol == "tcp":
         return bytes(network / TCP(sport=first, dport=second, seq=sequence, flags="S", window=64240))
+    if protocol == "sctp":
+        from scapy.layers.sctp import SCTP, SCTPChunkInit
+
+        chunk = SCTPChunkInit(
+            init_tag=sequence, a_rwnd=65535, n_out_streams=1, n_in_streams=1, init_tsn=run.number, params=[]
+        )
+        return bytes(network / SCTP(sport=first, dport=second) / chunk)
     if protocol == "udp":
         return bytes(network / UDP(sport=first, dport=second) / Raw(payload))
     if version == 4:
@@ -107,7 +119,7 @@ class Template:
         self._run = run
         self._marks = run.payload(0, 0, 0)[:8]
         size = 4 if version == 4 else 16
-        rest = {"icmp": "HHHH8sHHI", "udp": "HHHH8sHHI", "tcp": "HHIIHHHH"}[protocol]
+        rest = {"icmp": "HHHH8sHHI", "udp": "HHHH8sHHI", "tcp": "HHIIHHHH", "sctp": "32s"}[protocol]
         self._struct = struct.Struct(f"!{len(header) + size}s{size}s{rest}")
         self.size = self._struct.size
         length = self.size - len(header) - 2 * size
@@ -118,6 +130,7 @@ class Template:
             "icmp": _ECHO[version] + run.identification + _sum(self._marks),
             "udp": length + _sum(self._marks),
             "tcp": _SYN + _WINDOW + (run.sequence_byte << 8),
+            "sctp": 0,
         }[protocol]
 
     @property
@@ -141,7 +154,7 @@ class Template:
         receivers' numbers by check, ``aims`` and ``ports`` their addresses and ports by number. The checksum of
         an IPv4 header is left to the kernel, which fills it in in any case (raw(7)).
         """
-        write = {"icmp": self._icmp, "udp": self._udp, "tcp": self._tcp}[self.protocol]
+        write = {"icmp": self._icmp, "udp": self._udp, "tcp": self._tcp, "sctp": self._sctp}[self.protocol]
         number, source, port = origin
         head = self._header + source
         base = self._fixed + self._pseudo + (_sum(source) if self._pseudo else 0)
@@ -194,6 +207,15 @@ class Template:
                 out, at, head, aim.packed, port, there, first | index, 0, _SYN, _WINDOW, -total % 0xFFFF, 0
             )  # fmt: skip
             at += size
+
+    def _sctp(
+        self, out: memoryview, head: bytes, _: int, __: int, port: int,
+        rows: list[tuple[int, int]], aims: Sequence[Aim] | Mapping[int, Aim], ports: Sequence[int],
+    ) -> None:  # fmt: skip
+        first = self._run.sequence(0)
+        for at, (index, target) in enumerate(rows):
+            segment = init((port, ports[target]), first | index, self._run.number)
+            self._struct.pack_into(out, at * self.size, head, aims[target].packed, segment)
 
 
 class Templates:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Step", "Trace", "frames_of", "trace"]
 
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def trace(lab: Lab, check: Check, namespaces: Sequence[str], *, timeout: float =
 
     Other pods than the two are left out: what reaches them by flooding is no part of the way. Raises as ``run`` does.
     """
-    this = Run(secrets.randbits(32))
+    this = Run(secrets.randbits(32) | 1 << 24)
     others = {t.netns for t in lab.targets if t.kind == "pod" and t.name not in (check.source, check.target)}
     with Witness([name for name in namespaces if name not in others]) as witness:
         [result] = run(lab, [check], timeout=timeout, this=this)
@@ -105,7 +105,7 @@ def trace(lab: Lab, check: Check, namespaces: Sequence[str], *, timeout: float =
 
 def frames_of(lab: Lab, checks: Sequence[Check], namespaces: Sequence[str], *, timeout: float = 0.1) -> list[Frame]:
     """Send a probe for each check once more, and return every frame that it and its answer were at any device."""
-    this = Run(secrets.randbits(32))
+    this = Run(secrets.randbits(32) | 1 << 24)
     with Witness(namespaces) as witness:
         run(lab, checks, timeout=timeout, this=this, attempts=1)
         return witness.frames(this)

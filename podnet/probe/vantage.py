@@ -16,7 +16,9 @@ from podnet.kernel.dump import senders
 from podnet.kernel.netlink import NetlinkSocket
 from podnet.kernel.netns import entered
 from podnet.probe import filter as packet_filter
+from podnet.probe import sctp
 from podnet.probe.capture import Capture
+from podnet.probe.sctp import Responder
 
 if TYPE_CHECKING:
     from podnet.probe.stamp import Run
@@ -47,6 +49,7 @@ class Vantage:
         self.netns = netns
         self.captures: list[Capture] = []
         self.echoes: list[socket.socket] = []
+        self.responders: list[Responder] = []
         self.raw: dict[int, socket.socket] = {}
         self._only: dict[int, str] = {}
         self._stack = ExitStack()
@@ -120,6 +123,13 @@ class Vantage:
         key = (protocol, address)
         if protocol == "icmp":
             return 0
+        if protocol == "sctp":
+            if key not in self._reserved:
+                # With a raw socket for it, a kernel without SCTP does not refuse the answers (protocol unreachable).
+                sock = self.bound(socket.SOCK_RAW, version, address, socket.IPPROTO_SCTP)
+                packet_filter.attach(sock, packet_filter.NOTHING)
+                self._reserved[key] = sctp.PORT
+            return sctp.PORT
         if key not in self._reserved:
             sock = self.bound(_KIND[protocol], version, address)
             if protocol == "udp":
@@ -141,10 +151,17 @@ class Vantage:
             self._listening[key] = sock.getsockname()[1]
         return self._listening[key]
 
-    def bound(self, kind: int, version: int, address: str) -> socket.socket:
+    def respond(self, version: int, address: str, port: int, run: Run) -> None:
+        """Answer the run's SCTP on one address and port."""
+        if (f"sctp/{port}", address) not in self._listening:
+            sock = self.bound(socket.SOCK_RAW, version, address, socket.IPPROTO_SCTP)
+            self.responders.append(Responder(sock, version, port, run))
+            self._listening[f"sctp/{port}", address] = port
+
+    def bound(self, kind: int, version: int, address: str, protocol: int = 0) -> socket.socket:
         """A socket on a free port of one address, never on all addresses: the machine's own may be among them."""
         with entered(self.netns):
-            sock = self._socket(version, kind)
+            sock = self._socket(version, kind, protocol)
             # An IPv6 address may still be tentative; it is bound all the same, and works a moment later.
             if version == 4:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)

@@ -126,7 +126,9 @@ def read_expect(context: Context) -> None:
         targets = roster.select(entry.to, (*path, "to"))
         given = [name for name in schema.PROTOCOLS if getattr(entry, name) is not None]
         if len(given) != 1:
-            message = "an expectation has one of `icmp: true` and `tcp`, `udp`, `connect`, `http`, `dns` with a port"
+            message = (
+                "an expectation has one of `icmp: true` and `tcp`, `udp`, `sctp`, `connect`, `http`, `dns` with a port"
+            )
             context.report(
                 (*path, given[1]) if given else path, f"{message}, found {len(given) or 'none'}", key=bool(given)
             )
@@ -160,10 +162,10 @@ def read_expect(context: Context) -> None:
 
 _ASKED_OF = {
     "mtu": ("icmp",),
-    "latencyMs": ("icmp", "tcp", "udp"),
-    "lossPercent": ("icmp", "tcp", "udp"),
-    "ttl": ("icmp", "tcp", "udp"),
-    "via": ("icmp", "tcp", "udp"),
+    "latencyMs": ("icmp", "tcp", "udp", "sctp"),
+    "lossPercent": ("icmp", "tcp", "udp", "sctp"),
+    "ttl": ("icmp", "tcp", "udp", "sctp"),
+    "via": ("icmp", "tcp", "udp", "sctp"),
 }
 
 

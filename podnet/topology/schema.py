@@ -305,7 +305,7 @@ True_ = Annotated[bool, AfterValidator(formats.only_true), WithJsonSchema({"type
 
 
 # The protocols of an expectation, in the order in which messages name them.
-PROTOCOLS = ("icmp", "tcp", "udp", "connect", "http", "dns")
+PROTOCOLS = ("icmp", "tcp", "udp", "sctp", "connect", "http", "dns")
 
 
 class Expectation(Section):
@@ -321,6 +321,10 @@ class Expectation(Section):
     icmp: True_ | None = Field(None, description="`true`: an ICMP echo.")
     tcp: Ports | None = Field(None, description="A TCP port, or a list of ports.")
     udp: Ports | None = Field(None, description="A UDP port, or a list of ports.")
+    sctp: Ports | None = Field(
+        None,
+        description="An SCTP port, or a list: its INIT, which podnet answers itself, so that no kernel needs SCTP.",
+    )
     connect: Ports | None = Field(
         None, description="A TCP port, or a list: a whole connection, not only its first step."
     )

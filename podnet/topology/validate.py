@@ -26,7 +26,7 @@ _LOOSE = frozenset({
     "verdict", "family", "source", "ttl", "latencyMs", "lossPercent", "within",
 })  # fmt: skip
 _STAND_INS: dict[str, object] = {
-    "name": "lab", "from": "*", "to": "*", "icmp": True, "tcp": 1, "udp": 1,
+    "name": "lab", "from": "*", "to": "*", "icmp": True, "tcp": 1, "udp": 1, "sctp": 1,
     "connect": 1, "http": 1, "dns": 1,
 }  # fmt: skip
 # what all further checks stand on: without one of these only their own problems are told

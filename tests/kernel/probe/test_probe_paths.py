@@ -15,7 +15,7 @@ from podnet.report.story import path_line, story
 pytestmark = pytest.mark.kernel
 
 BOTH = pytest.mark.parametrize("version", [4, 6])
-EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp", "sctp"])
 
 
 def way_of(cluster: Cluster, check: Check) -> Path:
@@ -55,7 +55,7 @@ def test_every_device_both_ways_in_order(cluster: Cluster, protocol: str, versio
     assert [hop.ttl for hop in path.request] == [64] * 3 + [63] * 4 + [62] * 3
     times = [hop.at for hop in (*path.request, *path.reply)]
     assert times == sorted(times)
-    number = {"icmp": {4: 1, 6: 58}[version], "tcp": 6, "udp": 17}[protocol]
+    number = {"icmp": {4: 1, 6: 58}[version], "tcp": 6, "udp": 17, "sctp": 132}[protocol]
     assert {hop.protocol for hop in (*path.request, *path.reply)} == {number}
     assert path.places() == ("p1-1", "node1", cluster.netns("switch"), "node2", "p2-1")
     first, last = path.request[0], path.reply[-1]

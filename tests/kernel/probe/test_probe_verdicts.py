@@ -22,7 +22,7 @@ from podnet.probe.vantage import Vantage
 pytestmark = pytest.mark.kernel
 
 BOTH = pytest.mark.parametrize("version", [4, 6])
-EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp", "sctp"])
 
 
 def only(lab: Lab, check: Check, **options: float) -> Result:
@@ -134,7 +134,7 @@ def test_two_senders_behind_one_address_are_told_apart(
 ) -> None:
     # All senders start at the same few ports: what the receiver sees is not what was sent, and still known.
     ports = "" if protocol == "icmp" else " to :7000-7009"
-    number = {"icmp": 58 if version == 6 else 1, "tcp": 6, "udp": 17}[protocol]
+    number = {"icmp": 58 if version == 6 else 1, "tcp": 6, "udp": 17, "sctp": 132}[protocol]
     rules(
         "node1",
         f"table inet t {{ chain p {{ type nat hook postrouting priority 100; "
@@ -339,3 +339,13 @@ def test_the_ttl_that_arrived_is_told(cluster: Cluster) -> None:
     for version in (4, 6):
         near, far = (only(cluster.lab(), Check("p1-1", target, "icmp", version)) for target in ("p1-2", "p2-1"))
         assert (near.ttl, far.ttl) == (64, 62)
+
+
+@BOTH
+def test_sctp_is_filtered_by_its_port_on_a_kernel_that_has_none(cluster: Cluster, rules: Rules, version: int) -> None:
+    rules("node2", "table inet t { chain f { type filter hook forward priority 0; sctp dport 7000 drop; } }")
+    checks = [
+        Check("p1-1", "p2-1", "sctp", version, port, verdict, "any")
+        for port, verdict in ((7000, "drop"), (7001, "reach"))
+    ]
+    assert [(r.observed, r.passed) for r in run(cluster.lab(), checks)] == [("drop", True), ("reach", True)]

@@ -13,7 +13,7 @@ from podnet.probe.stamp import MAX_CHECKS, Run
 from podnet.probe.template import Aim, Template, Templates, crafted
 
 RUN = Run(0xA1B2C3D4)
-KINDS = [(protocol, version) for protocol in ("icmp", "tcp", "udp") for version in (4, 6)]
+KINDS = [(protocol, version) for protocol in ("icmp", "tcp", "udp", "sctp") for version in (4, 6)]
 TEMPLATES = {kind: Template(*kind, RUN) for kind in KINDS}
 U16 = st.integers(0, 0xFFFF)
 
