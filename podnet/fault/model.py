@@ -38,7 +38,8 @@ class Fault:
         return self.versions == "both" or trip.check.version == version
 
     def outcome(self, site: Site, place: Place, version: int, trip: Trip, *, large: bool = False) -> bool | None:
-        """Whether a check that held must fail with the fault: ``None`` where both may be."""
-        if not self.concerns(version, trip) or trip.check.verdict == "drop" or self.large != large:
-            return False if self.large or not large else self.outcome(site, place, version, trip)
+        """Whether a check that held must fail with the fault (``None``: it may), for ``large`` packets or small ones."""
+        lost_anyway = trip.check.verdict == "drop"
+        if lost_anyway or not self.concerns(version, trip) or (self.large and not large):
+            return False
         return self.breaks(site, place, version, trip)
