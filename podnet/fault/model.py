@@ -38,7 +38,7 @@ class Fault:
         return self.versions == "both" or trip.check.version == version
 
     def outcome(self, site: Site, place: Place, version: int, trip: Trip, *, large: bool = False) -> bool | None:
-        """Whether a check that held must fail with the fault (``None``: it may), for ``large`` packets or small ones."""
+        """Whether a check that held must fail (``None``: it may), for ``large`` packets or for small ones."""
         lost_anyway = trip.check.verdict == "drop"
         if lost_anyway or not self.concerns(version, trip) or (self.large and not large):
             return False
