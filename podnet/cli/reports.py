@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from podnet.diagnose.cause import Diagnosis
     from podnet.model.lab import Lab
     from podnet.probe.results import Results
 
@@ -47,7 +48,10 @@ class Outputs(click.ParamType[Output]):
         return Output(form, path)
 
 
-def write(outputs: Sequence[Output], lab: Lab, results: Results, seconds: float, namespaces: Sequence[str]) -> None:
+def write(
+    outputs: Sequence[Output], lab: Lab, results: Results, seconds: float, namespaces: Sequence[str],
+    diagnoses: Sequence[Diagnosis] = (),
+) -> None:  # fmt: skip
     """Write every report; without one for standard output, the text goes there. Raises ``UsageError`` for bad files."""
     if sum(not output.path for output in outputs) > 1:
         from podnet.errors import UsageError
@@ -58,12 +62,12 @@ def write(outputs: Sequence[Output], lab: Lab, results: Results, seconds: float,
         if output.form == "pcapng":
             _capture(output.path, lab, results, namespaces)
         elif output.path:
-            _to_file(output, _pieces(output.form, lab, results, seconds, terminal=False))
+            _to_file(output, _pieces(output.form, lab, results, seconds, diagnoses, terminal=False))
     if not any(not output.path for output in outputs):
         outputs = [*outputs, Output("text", "")]
     for output in outputs:
         if not output.path:
-            for piece in _pieces(output.form, lab, results, seconds, terminal=sys.stdout.isatty()):
+            for piece in _pieces(output.form, lab, results, seconds, diagnoses, terminal=sys.stdout.isatty()):
                 click.echo(piece, nl=False)
 
 
@@ -95,11 +99,15 @@ def _capture(path: str, lab: Lab, results: Results, namespaces: Sequence[str]) -
         raise UsageError(msg) from None
 
 
-def _pieces(form: str, lab: Lab, results: Results, seconds: float, *, terminal: bool) -> Iterable[str]:
+def _pieces(
+    form: str, lab: Lab, results: Results, seconds: float, diagnoses: Sequence[Diagnosis], *, terminal: bool
+) -> Iterable[str]:
     if form == "json":
+        from podnet.report import diagnosis
         from podnet.report.json import document
 
-        return [json.dumps(document(lab, results), indent=2) + "\n"]
+        found = document(lab, results) | {"diagnoses": diagnosis.document(diagnoses)}
+        return [json.dumps(found, indent=2) + "\n"]
     if form == "junit":
         from podnet.report.junit import junit
 
@@ -112,14 +120,15 @@ def _pieces(form: str, lab: Lab, results: Results, seconds: float, *, terminal: 
         from podnet.report.html import page
 
         return [page(lab, results, time.strftime("%Y-%m-%d %H:%M:%S"))]
-    return [_text(lab, results, terminal=terminal)]
+    return [_text(lab, results, diagnoses, terminal=terminal)]
 
 
-def _text(lab: Lab, results: Results, *, terminal: bool) -> str:
+def _text(lab: Lab, results: Results, diagnoses: Sequence[Diagnosis], *, terminal: bool) -> str:
+    from podnet.report.diagnosis import paragraphs
     from podnet.report.text import findings, matrix, summary
 
     width = shutil.get_terminal_size((120, 24)).columns
-    parts = [matrix(lab, results, color=terminal, width=width), findings(lab, results)]
+    parts = [matrix(lab, results, color=terminal, width=width), findings(lab, results), paragraphs(diagnoses)]
     if results.paths is not None:
         from podnet.report.ways import ways
 

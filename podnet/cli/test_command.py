@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from podnet.cli.causes import causes
 from podnet.cli.output import progress
 from podnet.cli.reports import Output, Outputs, write
 
@@ -45,6 +46,11 @@ _MANY = 250  # pods and nodes: with all protocols that is 190,000 checks, about 
 @click.option("--paths", is_flag=True, help="Also show on which way each packet went, and its answer back.")
 @click.option("--pmtu", is_flag=True, help="Measure the largest packet of each pair instead, and what sets the limit.")
 @click.option(
+    "--why/--no-why",
+    default=None,
+    help="Replay what failed, and say why.  [default: why, but for a lab with a hidden fault]",
+)
+@click.option(
     "--namespaces",
     multiple=True,
     metavar="NAME|PATH|PID",
@@ -66,6 +72,7 @@ def command(
     timeout: float,
     paths: bool,
     pmtu: bool,
+    why: bool | None,
     namespaces: tuple[str, ...],
     outputs: tuple[Output, ...],
 ) -> None:
@@ -90,7 +97,9 @@ def command(
     with progress(f"probing {subject.name}") as told:
         count = told and partial(_count, told, len(checks))
         results = verify(subject, checks, timeout=timeout, progress=count, namespaces=places, tapped=paths)
-    write(outputs, subject, results, time.monotonic() - started, places)
+    seconds = time.monotonic() - started
+    diagnoses = causes(None if namespaces else subject.name, subject, results, places, why)
+    write(outputs, subject, results, seconds, places, diagnoses)
     sys.exit(_exit_code(results))
 
 
