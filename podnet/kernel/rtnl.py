@@ -49,6 +49,7 @@ _CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_AF_SPEC, IFLA_GROUP, _IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 26, 27, 28, 29, 37
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 BRPORT_MODE = 4
@@ -70,6 +71,10 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _U32 = struct.Struct("=I")
 _ADDR_GEN_EUI64, _ADDR_GEN_NONE = b"\0", b"\1"
+
+# Without a number the kernel makes a queue for each processor, with its files in sysfs, and takes all but one away
+# again (veth_init_queues in drivers/net/veth.c), for which it waits for RCU: two waits a pair.
+_ONE_QUEUE = attr(_IFLA_NUM_TX_QUEUES, _U32.pack(1)) + attr(_IFLA_NUM_RX_QUEUES, _U32.pack(1))
 
 
 def split(prefix: str) -> tuple[int, bytes, int]:
@@ -119,9 +124,10 @@ def add_veth(near: Veth, far: Veth, far_netns: int, master: int) -> Message:
 
     Both ends stay down: an end that is created up in the same message as its peer fails with ENOTCONN.
     """
-    peer = nested(_VETH_INFO_PEER, _ifinfo(), _identity(far), attr(_IFLA_NET_NS_FD, _U32.pack(far_netns)))
+    there = attr(_IFLA_NET_NS_FD, _U32.pack(far_netns))
+    peer = nested(_VETH_INFO_PEER, _ifinfo(), _identity(far), _ONE_QUEUE, there)
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"veth"), nested(INFO_DATA, peer))
-    data = _ifinfo() + _identity(near) + info
+    data = _ifinfo() + _identity(near) + _ONE_QUEUE + info
     if master:
         data += attr(IFLA_MASTER, _U32.pack(master))
     return RTM_NEWLINK, _CREATE | _EXCL, data
