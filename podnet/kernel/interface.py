@@ -27,7 +27,8 @@ class Kernel(Protocol):
     ) -> State:
         """What is in these namespaces now; names that do not exist are left out.
 
-        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides; ``tables``
+        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides, those of the
+        machine also where ``""`` is not among the names; ``tables``
         are the tables that are wanted, and their namespaces are searched for podnet's tables; ``neighbours`` are
         the namespaces to be searched for podnet's permanent neighbours, which takes the kernel a walk through
         the neighbours of all namespaces each. Routes and addresses that the kernel made are not reported.

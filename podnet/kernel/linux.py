@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
 from podnet.kernel import dump, netns, nft, rtnl, sysctl
+from podnet.kernel.maker import Maker
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs
 from podnet.kernel.objects import (
+    ALTNAME,
     Address,
     Bridge,
     KernelObject,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["LinuxKernel"]
 
 _NETNSA_NSID, _NETNSA_FD = 1, 3
+_FIRST_INDEX = 2  # 1 is lo
+_AHEAD = 4  # namespaces from which on it pays to make them in a process of their own (2 ms)
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
@@ -54,6 +58,9 @@ class LinuxKernel:
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
+        self._ahead: Maker | None = None
+        # The next index of a link in namespaces that ``apply`` made: nobody else makes links there yet.
+        self._next: dict[str, int] = {}
 
     def close(self) -> None:
         """Close all sockets."""
@@ -90,7 +97,7 @@ class LinuxKernel:
             found += dump.routes(sock, name, devices)
             if name in with_neighbours:
                 found += dump.neighbours(sock, name, devices)
-        there = set(alive)
+        there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += _tables([table for table in tables if table.netns in there])
         if self._supervisor is not None:
@@ -108,14 +115,20 @@ class LinuxKernel:
             for row in links.values():
                 if row.kind == "veth":
                     ends.setdefault((row.index, row.peer_index), []).append((name, row))
-        found = {}
-        for (index, peer_index), near in ends.items():
-            far = ends.get((peer_index, index), [])
-            for name, row in near:
-                for other, end in far:
-                    if (other, end.index) != (name, index) and self._nsid(name, other) == row.peer_nsid:
-                        found[name, index] = (other, end.name)
-                        break
+        found: dict[tuple[str, int], tuple[str, str]] = {}
+        # Asked in the order in which the answer is likely to be yes: an altname says whose the other end is.
+        named = ((name, row) for near in ends.values() for name, row in near if row.altname)
+        others = ((name, row) for near in ends.values() for name, row in near if not row.altname)
+        for name, row in chain(named, others):
+            if (name, row.index) in found:
+                continue
+            far = ends.get((row.peer_index, row.index), [])
+            for other, end in sorted(far, key=lambda each: not row.altname.startswith(f"{ALTNAME}{each[0]}.")):
+                same = (other, end.index) == (name, row.index) or (other, end.index) in found
+                if not same and self._nsid(name, other) == row.peer_nsid:
+                    found[name, row.index] = (other, end.name)
+                    found[other, end.index] = (name, row.name)
+                    break
         return found
 
     def _nsid(self, name: str, other: str) -> int:
@@ -143,13 +156,22 @@ class LinuxKernel:
         try:
             for (group, name, _), each in groupby(ops, key=_batch):
                 batch = list(each)
-                self._apply_batch(group, name, batch)
+                if group == "new-namespaces":
+                    self._make_namespaces(batch, ops)
+                else:
+                    self._apply_batch(group, name, batch)
                 done += len(batch)
                 if progress is not None:
                     progress(done)
             self._complete()
+            if self._ahead is not None:
+                self._wait(None)
         finally:
             self._later.clear()
+            self._next.clear()
+            if self._ahead is not None:
+                self._ahead.close()
+                self._ahead = None
 
     def _apply_batch(self, group: str, name: str, batch: list[Op]) -> None:
         if group == "delete-namespaces":
@@ -172,6 +194,31 @@ class LinuxKernel:
         for name in list(self._later):
             self._send(name, [], [])
 
+    def _make_namespaces(self, batch: list[Op], ops: Sequence[Op]) -> None:
+        """New namespaces: many are made in the order in which ``ops`` need them, while what follows goes on."""
+        names = [op.object.netns for op in batch]
+        self._next.update(dict.fromkeys(names, _FIRST_INDEX))
+        if len(names) < _AHEAD or len(os.sched_getaffinity(0)) < 2:
+            for op in batch:
+                self._named(op, netns.create, op.object.netns)
+            return
+        ends = (end.netns for op in ops if op.peer is not None for end in (op.object, op.peer))
+        fresh = set(names)
+        self._ahead = Maker(list(dict.fromkeys([*(end for end in ends if end in fresh), *names])))
+
+    def _wait(self, name: str | None) -> None:
+        """Until a namespace that is being made is there; ``None`` is all of them."""
+        if self._ahead is None:
+            return
+        try:
+            if name is None:
+                self._ahead.wait_for_all()
+            else:
+                self._ahead.wait(name)
+        except KernelError as error:
+            msg = f"cannot add {Netns(self._ahead.failed())}: {error}"
+            raise KernelError(msg, error.errno) from error
+
     def _delete_namespaces(self, names: list[str]) -> None:
         """Take the names of namespaces away, and let the kernel have them all at once at the end.
 
@@ -189,10 +236,9 @@ class LinuxKernel:
                 netns.delete(name)
 
     def _apply_one(self, op: Op) -> None:
+        self._wait(op.object.netns)
         try:
             match op.object:
-                case Netns(name=name):
-                    netns.create(name)
                 case Sysctl():
                     sysctl.write(op.object)
                 case NftTable() as table if op.verb == "delete":
@@ -208,6 +254,7 @@ class LinuxKernel:
         if self._supervisor is None:
             msg = f"cannot {ops[0]}: no supervisor"
             raise KernelError(msg)
+        self._wait(None)
         stop = [op.object.name for op in ops if op.verb == "delete" and isinstance(op.object, Process)]
         if stop:
             self._supervisor.stop(stop)
@@ -225,12 +272,20 @@ class LinuxKernel:
         In two sends, because the kernel goes on after a refusal: what follows must not reach a link that was
         there before, and is somebody else's.
         """
-        with ExitStack() as stack:
-            self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+        try:
+            with ExitStack() as stack:
+                self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+        except KernelError:
+            for op in ops:
+                self._forget_link(op)
+            raise
         self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth)])
         veths = [op for op in ops if op.peer is not None]
-        if veths:
-            self._learn(name, veths)
+        unknown = [
+            op for op in veths if op.peer is not None and not {op.object.netns, op.peer.netns} <= self._next.keys()
+        ]
+        if unknown:
+            self._learn(name, unknown)
         for op in veths:
             if op.peer is not None:
                 # It goes out with what else is done in that namespace: mostly, its link is set up next.
@@ -283,10 +338,13 @@ class LinuxKernel:
             if refused and refused[0].errno not in _GONE:
                 raise _refused(ops[0], str(refused[0]), refused[0].errno) from refused[0]
         for op in ops:
-            link = op.object
-            if isinstance(link, Veth):
-                self._index.pop((link.peer_netns, link.peer), None)
-            self._index.pop((name, getattr(link, "name", "")), None)
+            self._forget_link(op)
+
+    def _forget_link(self, op: Op) -> None:
+        link = op.object
+        if isinstance(link, Veth):
+            self._index.pop((link.peer_netns, link.peer), None)
+        self._index.pop((link.netns, getattr(link, "name", "")), None)
 
     def _messages(self, op: Op) -> list[_Message]:
         match op.object:
@@ -317,19 +375,31 @@ class LinuxKernel:
                 raise KernelError(msg)
 
     def _maker(self, op: Op, stack: ExitStack) -> _Message:
+        if not isinstance(op.object, Bridge | Veth):
+            self._next.pop(op.object.netns, None)  # the kernel chooses its index
         if isinstance(op.object, Bridge):
-            return rtnl.add_bridge(op.object)
+            return rtnl.add_bridge(op.object, self._reserve(op.object))
         near, far = op.object, op.peer
         if not isinstance(near, Veth) or far is None:
             msg = "a veth is made with its other end"
             raise KernelError(msg, errno.EINVAL)
+        self._wait(far.netns)
         try:
             fd = os.open(netns.path_of(far.netns), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             msg = f"no namespace {far.netns} under {netns.NETNS_DIR}"
             raise KernelError(msg, errno.ENOENT) from None
         stack.callback(os.close, fd)
-        return rtnl.add_veth(near, far, fd, self._device(near.netns, near.master) if near.master else 0)
+        master = self._device(near.netns, near.master) if near.master else 0
+        return rtnl.add_veth(near, far, fd, master, (self._reserve(near), self._reserve(far)))
+
+    def _reserve(self, link: Bridge | Veth) -> int:
+        """The index that a new link gets; 0 where the kernel is to choose it, and must be asked for it then."""
+        index = self._next.get(link.netns, 0)
+        if index:
+            self._next[link.netns] = index + 1
+            self._index[link.netns, link.name] = index
+        return index
 
     def _changed_link(self, link: Bridge | Veth, fields: tuple[str, ...]) -> list[_Message]:
         messages = []
@@ -377,6 +447,7 @@ class LinuxKernel:
     def _socket(self, name: str) -> NetlinkSocket:
         sock = self._sockets.get(name)
         if sock is None:
+            self._wait(name)
             sock = self._sockets[name] = NetlinkSocket(name)
         return sock
 
@@ -392,9 +463,9 @@ class LinuxKernel:
 def _batch(op: Op) -> tuple[str, str, str]:
     """Operations that go out together have the same value."""
     match op.object:
-        case Netns() if op.verb == "delete":
-            return "delete-namespaces", "", ""
-        case Netns() | Sysctl() | NftTable():
+        case Netns():
+            return "delete-namespaces" if op.verb == "delete" else "new-namespaces", "", ""
+        case Sysctl() | NftTable():
             return "one", "", ""
         case Process():
             return "process", "", ""

@@ -106,8 +106,8 @@ def _identity(link: Bridge | Veth) -> bytes:
     return data + attr(IFLA_GROUP, _U32.pack(link.group))
 
 
-def add_bridge(bridge: Bridge) -> Message:
-    """Make a bridge, down, without spanning tree. Its MTU must be set afterwards.
+def add_bridge(bridge: Bridge, index: int = 0) -> Message:
+    """Make a bridge, down, without spanning tree. Its MTU must be set afterwards; index 0 leaves it to the kernel.
 
     A bridge follows the smallest MTU of its ports until somebody sets its own to another value; so it is made
     with one that is not the wanted one (net/bridge/br_device.c, br_change_mtu).
@@ -116,18 +116,19 @@ def add_bridge(bridge: Bridge) -> Message:
     data = nested(INFO_DATA, attr(_BR_STP_STATE, _U32.pack(0)), attr(_BR_FORWARD_DELAY, _U32.pack(0)))
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"bridge"), data)
     other = replace(bridge, mtu=bridge.mtu ^ 1)
-    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo() + _identity(other) + info
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo(index=index) + _identity(other) + info
 
 
-def add_veth(near: Veth, far: Veth, far_netns: int, master: int) -> Message:
+def add_veth(near: Veth, far: Veth, far_netns: int, master: int, indexes: tuple[int, int] = (0, 0)) -> Message:
     """Make a pair, both ends down, the far end directly in the namespace of the file ``far_netns``.
 
+    ``indexes`` are those of the near and the far end; 0 leaves it to the kernel.
     Both ends stay down: an end that is created up in the same message as its peer fails with ENOTCONN.
     """
     there = attr(_IFLA_NET_NS_FD, _U32.pack(far_netns))
-    peer = nested(_VETH_INFO_PEER, _ifinfo(), _identity(far), _ONE_QUEUE, there)
+    peer = nested(_VETH_INFO_PEER, _ifinfo(index=indexes[1]), _identity(far), _ONE_QUEUE, there)
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"veth"), nested(INFO_DATA, peer))
-    data = _ifinfo() + _identity(near) + _ONE_QUEUE + info
+    data = _ifinfo(index=indexes[0]) + _identity(near) + _ONE_QUEUE + info
     if master:
         data += attr(IFLA_MASTER, _U32.pack(master))
     return RTM_NEWLINK, _CREATE | _EXCL, data
@@ -145,6 +146,7 @@ def delete_altname(name: str, altname: str) -> Message:
     return _RTM_DELLINKPROP, 0, data
 
 
+@lru_cache(maxsize=64)  # what is done inside a pod is mostly the same as in the one before
 def set_link(
     name: str,
     *,

@@ -93,7 +93,8 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
                 _put(inside, Op("set", new, ("value",)))
             case _:
                 _put(inside, Op("add" if fresh else "set", new, change.fields))
-    links.sort(key=lambda op: (op.object.kind != "bridge", op.object.netns))  # one send per namespace
+    place = {netns: number for number, netns in enumerate(dict.fromkeys(op.object.netns for op in links))}
+    links.sort(key=lambda op: (op.object.kind != "bridge", place[op.object.netns]))  # one send per namespace
     return ops + early + links + _flattened(inside) + late
 
 
