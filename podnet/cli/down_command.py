@@ -20,7 +20,7 @@ def command(lab: str | None, everything: bool, output: str) -> None:
     down what is not there is no error.
     """
     from podnet.lab import record
-    from podnet.lab.converge import down
+    from podnet.lab.teardown import down
 
     if everything and lab:
         raise click.UsageError("give either LAB or --all")

@@ -1,12 +1,11 @@
-"""What must hold before the kernel is touched: nothing foreign in the way, and limits that suffice."""
+"""What must hold before the kernel is touched: nothing foreign in the way."""
 
 from __future__ import annotations
 
-import resource
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from podnet.errors import CapabilityError, ConflictError
+from podnet.errors import ConflictError
 from podnet.kernel.objects import Address, Bridge, NftTable, Route, State, Veth, owned
 
 if TYPE_CHECKING:
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
     from podnet.kernel.objects import KernelObject
     from podnet.model.topology import Network
 
-__all__ = ["foreign_in_machine", "foreign_namespaces", "raise_open_files"]
-
-_SPARE_FILES = 200
+__all__ = ["foreign_in_machine", "foreign_namespaces"]
 
 
 def foreign_namespaces(wanted: Iterable[str], existing: Collection[str], ours: Collection[str]) -> None:
@@ -75,18 +72,3 @@ def _networks(each: KernelObject) -> list[Network]:
     if isinstance(each, Address) and not each.netns:
         return [ip_network(each.address, strict=False)]
     return []
-
-
-def raise_open_files(namespaces: int) -> None:
-    """Lift the soft limit of open files to what one socket per namespace needs.
-
-    Raises ``CapabilityError`` where the hard limit is lower.
-    """
-    need = namespaces + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= need or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < need:
-        msg = f"this lab needs {need} open files, and the limit is {hard}: raise it with 'ulimit -Hn {need}'"
-        raise CapabilityError(msg)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

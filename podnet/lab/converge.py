@@ -1,23 +1,24 @@
-"""The lab's verbs that build and remove: plan, up, down. Each is observe, diff, and for two of them apply."""
+"""The lab's verbs that build: plan and up. Both are observe and diff, and ``up`` applies."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from podnet.errors import KernelError, PodnetError
-from podnet.ipam.store import Reservation, Store, boot_id
+from podnet.errors import KernelError
+from podnet.ipam.store import Reservation, Store
 from podnet.kernel import sysctl
+from podnet.kernel.boot import boot_id
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Netns, NftTable, State, Sysctl, replace
+from podnet.kernel.objects import Netns, State, Sysctl, replace
 from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
-from podnet.lab.drift import neighbours_of, own, sysctls_of, tables_of
-from podnet.lab.labjson import lab_to_json
-from podnet.lab.rows import to_rows
+from podnet.lab.drift import in_machine, neighbours_of, own, sysctls_of, tables_of
+from podnet.lab.openfiles import raise_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from podnet.model.placement import Placement
     from podnet.model.topology import Topology
 
-__all__ = ["Outcome", "down", "plan", "up"]
+__all__ = ["Outcome", "plan", "up"]
 
 _PASSES = 4
 
@@ -41,7 +42,7 @@ class Outcome:
     changes: list[Change]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Intent:
     """A topology placed and compiled, beside what the lab's record says."""
 
@@ -49,19 +50,36 @@ class _Intent:
     placement: Placement
     lab: Lab
     wanted: State
+    neighbours: int  # entries of the neighbour table that it needs, of one IP version
     before: Record | None
 
-    @property
+    @cached_property
     def namespaces(self) -> set[str]:
         return {each.name for each in self.wanted.values() if isinstance(each, Netns)}
 
-    @property
+    @cached_property
     def in_machine(self) -> State:
         return {key: each for key, each in self.wanted.items() if not each.netns}
 
+    @cached_property
+    def body(self) -> record.Body:
+        return record.Body.of(self.wanted, self.lab)
+
+    @cached_property
+    def unchanged(self) -> bool:
+        """Whether the record says already what it would say."""
+        return self.before is not None and self.before.body.text == self.body.text
+
+    @cached_property
+    def earlier(self) -> State:
+        """What the last ``up`` wanted."""
+        if self.before is None:
+            return {}
+        return self.wanted if self.unchanged else self.before.wanted
+
 
 def _intent(topology: Topology) -> _Intent:
-    from podnet.lab.neighbours import with_neighbours
+    from podnet.lab.neighbours import need, with_neighbours
     from podnet.lab.targets import lab_of
     from podnet.topology.compile import compile_topology
     from podnet.topology.place import place
@@ -73,10 +91,11 @@ def _intent(topology: Topology) -> _Intent:
         earlier |= _reserved(topology.name)
     placement = place(topology, earlier)
     lab = lab_of(placement)
-    wanted = with_neighbours(compile_topology(placement), lab, placement)
+    before_any, others = machine.neighbour_limits(topology.name, lab.versions)
+    wanted = with_neighbours(compile_topology(placement), lab, placement, before_any, others)
     if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
         wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
-    return _Intent(topology, placement, lab, wanted, before)
+    return _Intent(topology, placement, lab, wanted, need(lab, placement), before)
 
 
 def _reserved(lab: str) -> dict[str, list[str]]:
@@ -98,15 +117,13 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     before = intent.before
     names = intent.namespaces | set(before.namespaces if before else ())
     machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
-    if machine_keys or intent.in_machine:
+    if in_machine([*machine_keys, *intent.in_machine]):
         names.add("")
-    earlier = before.wanted if before else {}
-    tables = tables_of(earlier | intent.wanted)
-    neighbours = neighbours_of(intent.wanted) | neighbours_of(earlier)
-    found = kernel.observe(names, sysctls_of(earlier | intent.wanted), tables, neighbours)
+    either = intent.earlier | intent.wanted
+    found = kernel.observe(names, sysctls_of(either), tables_of(either), neighbours_of(either))
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
-    return own(found, machine_keys | set(intent.in_machine))
+    return own(found, machine_keys | set(intent.in_machine), intent.wanted)
 
 
 def _group(intent: _Intent) -> int:
@@ -118,10 +135,9 @@ def _group(intent: _Intent) -> int:
 def _changes(intent: _Intent, found: State) -> list[Change]:
     """The difference, and the sysctls of namespaces that stay which the topology names no longer."""
     changes = diff(intent.wanted, found, _group(intent))
-    before = intent.before.wanted if intent.before else {}
     left = [
         each
-        for key, each in before.items()
+        for key, each in intent.earlier.items()
         if isinstance(each, Sysctl) and each.netns in intent.namespaces and key not in intent.wanted and key in found
     ]
     if left:
@@ -136,7 +152,7 @@ def _changes(intent: _Intent, found: State) -> list[Change]:
 def _check(kernel: Kernel, intent: _Intent) -> None:
     before = intent.before
     checks.foreign_namespaces(intent.namespaces, kernel.namespaces(), set(before.namespaces if before else ()))
-    checks.raise_open_files(len(intent.namespaces))
+    raise_open_files(len(intent.namespaces))
 
 
 def plan(topology: Topology, kernel: Kernel) -> Outcome:
@@ -157,10 +173,12 @@ def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] 
         _check(kernel, intent)
         found = _observed(kernel, intent, check=True)
         changes = _changes(intent, found)
-        if intent.before is not None and intent.before.settled and not changes and _same(intent):
+        if intent.before is not None and intent.before.settled and not changes and intent.unchanged:
+            _name(intent)
             return Outcome(intent.lab, [])
         _remember(intent, settled=False)
-        machine.claim(topology.name, [s for s in intent.in_machine.values() if isinstance(s, Sysctl)])
+        sysctls = [s for s in intent.in_machine.values() if isinstance(s, Sysctl)]
+        machine.claim(topology.name, sysctls, intent.neighbours)
         try:
             _converge(kernel, intent, found, changes, progress)
         except KernelError as error:
@@ -168,12 +186,6 @@ def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] 
             raise KernelError(msg, error.errno) from error
         _remember(intent, settled=True)
         return Outcome(intent.lab, changes)
-
-
-def _same(intent: _Intent) -> bool:
-    """Whether the record says already what it would say."""
-    before = intent.before
-    return before is not None and before.lab == intent.lab and before.wanted == intent.wanted
 
 
 def _converge(
@@ -188,7 +200,7 @@ def _converge(
     ops = _half_made(kernel, intent, found) + schedule(changes)
     for _ in range(_PASSES):
         kernel.apply(ops, _told(progress, len(ops)))
-        if all(change.action == "create" for change in changes):
+        if all(change.action == "create" or _is_limit(change) for change in changes):
             return
         changes = _changes(intent, _observed(kernel, intent))
         if not changes:
@@ -197,6 +209,12 @@ def _converge(
     left = "; ".join(str(change) for change in changes[:3])
     msg = f"after {_PASSES} passes {len(changes)} differences are left, among them: {left}"
     raise KernelError(msg)
+
+
+def _is_limit(change: Change) -> bool:
+    """Whether this only changes how much the machine's neighbour table may hold."""
+    each = change.object
+    return isinstance(each, Sysctl) and not each.netns and "/neigh/default/" in each.name
 
 
 def _told(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
@@ -228,9 +246,8 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
         namespaces=sorted(namespaces),
         machine_keys=sorted(list(key) for key in machine_keys),
         earlier=earlier_of(intent.placement),
-        wanted_rows=to_rows(intent.wanted),
-        lab_json=lab_to_json(intent.lab),
         since=time.time() if before is None else before.since,
+        body=intent.body,
     )
     record.save(entry)
     if not settled:
@@ -245,8 +262,11 @@ def _name(intent: _Intent) -> None:
         first = [target.addresses(version)[:1] for version in intent.lab.versions]
         lines += [f"{address.ip} {target.name}" for addresses in first for address in addresses]
     path = Path(record.directory(intent.topology.name), HOSTS)
-    path.write_text("\n".join(lines) + "\n", encoding="ascii")
-    path.chmod(0o644)
+    text = "\n".join(lines) + "\n"
+    # Truncated and written anew, it would be empty for a moment: not where it says all that already.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="ascii")
+        path.chmod(0o644)
 
 
 def _reserve(intent: _Intent) -> None:
@@ -261,30 +281,3 @@ def _reserve(intent: _Intent) -> None:
                 for address in placed.addresses
             ],
         )
-
-
-def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
-    """Remove a lab and all that it changed; ``False`` where there is none.
-
-    Works from the record alone, whatever has become of the topology file, and as often as it is called.
-    """
-    with record.locked(name):
-        entry = record.load(name)
-        if entry is None:
-            return False
-        stop_processes()
-        names = set(entry.namespaces) & kernel.namespaces()
-        checks.raise_open_files(len(names))
-        found: State = {("netns", each): Netns(each) for each in sorted(names)}
-        if entry.machine_keys:
-            keys = {tuple(key) for key in entry.machine_keys}
-            tables = [NftTable("", key[2], key[3], "") for key in keys if key[0] == "nft"]
-            found |= own(kernel.observe([""], (), tables), keys)
-        kernel.apply(schedule(diff({}, found, entry.group)))
-        left = set(entry.namespaces) & kernel.namespaces()
-        if left:
-            msg = f"the namespaces {', '.join(sorted(left))} could not be removed"
-            raise PodnetError(msg)
-        machine.give_back(name)
-        record.remove(name)
-        return True
