@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def load(path: str | Path) -> Topology:
 
 def loads(text: str, path: str = "<text>") -> Topology:
     """Check a topology that is already text; ``path`` is what problems name it. Raises ``TopologyError``."""
+    # pydantic would look through all installed packages for plugins of its own (10 ms), and run them.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from podnet.topology.check import check
     from podnet.topology.resolve import resolve
     from podnet.topology.source import parse
