@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
-__all__ = ["NOT_EXECUTABLE", "NOT_FOUND", "default_signals", "isolate", "replace_by", "run_in"]
+__all__ = ["ETC_HOSTS", "NOT_EXECUTABLE", "NOT_FOUND", "default_signals", "isolate", "replace_by", "run_in"]
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells answer (POSIX.1-2017, 2.8.2)
 
