@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from podnet.kernel.objects import NftTable, State
+from podnet.kernel.objects import Attached, NftTable, State
 from podnet.kernel.schedule import Op
 
-__all__ = ["Kernel"]
+__all__ = ["Attacher", "Kernel"]
 
 
 class Kernel(Protocol):
@@ -41,4 +41,20 @@ class Kernel(Protocol):
         Raises ``KernelError`` naming the first one that was refused. Those before it are done; those after
         it that went out in the same batch may be done too.
         """
+        ...
+
+
+class Attacher(Protocol):
+    """What has pods attached by CNI plugins, and knows what they attached."""
+
+    def observe(self) -> list[Attached]:
+        """All attachments that were made or begun, each with what its plugins say of it now."""
+        ...
+
+    def add(self, wanted: Attached) -> None:
+        """Attach a pod. Raises ``KernelError`` with the plugin's words; what it made until then is removed."""
+        ...
+
+    def delete(self, found: Attached) -> None:
+        """Detach a pod. Raises ``KernelError`` with the plugin's words."""
         ...

@@ -15,6 +15,7 @@ from podnet.kernel.netlink import NetlinkSocket, attr, attrs
 from podnet.kernel.objects import (
     ALTNAME,
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
@@ -31,6 +32,7 @@ from podnet.kernel.objects import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from podnet.kernel.interface import Attacher
     from podnet.kernel.process import ProcessStatus, Supervisor
     from podnet.kernel.schedule import Op
 
@@ -49,12 +51,13 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 class LinuxKernel:
     """The kernel of this machine (see ``podnet.kernel.interface``).
 
-    ``supervisor`` runs the containers' processes; without one, processes are neither seen nor started. One
-    netlink socket per namespace is kept open; ``close`` gives them back.
+    ``supervisor`` runs the containers' processes, ``attacher`` calls CNI plugins; without one, processes and
+    attachments are neither seen nor made. One netlink socket per namespace is kept open; ``close`` gives them back.
     """
 
-    def __init__(self, supervisor: Supervisor | None = None) -> None:
+    def __init__(self, supervisor: Supervisor | None = None, attacher: Attacher | None = None) -> None:
         self._supervisor = supervisor
+        self._attacher = attacher
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
@@ -102,6 +105,8 @@ class LinuxKernel:
         found += _tables([table for table in tables if table.netns in there])
         if self._supervisor is not None:
             found += [status.process for status in self._supervisor.observe() if _holds(status)]
+        if self._attacher is not None:
+            found += self._attacher.observe()
         return {each.key: each for each in found}
 
     def _peers(self, rows: dict[str, dict[int, dump.LinkRow]]) -> dict[tuple[str, int], tuple[str, str]]:
@@ -182,6 +187,9 @@ class LinuxKernel:
             self._apply_links(name, batch)
         elif group == "delete-links":
             self._delete_links(name, batch)
+        elif group == "attachment":
+            self._complete()
+            self._apply_attachments(batch)
         elif group == "process":
             self._complete()
             self._apply_processes(batch)
@@ -261,6 +269,15 @@ class LinuxKernel:
         start = [op.object for op in ops if op.verb != "delete" and isinstance(op.object, Process)]
         if start:
             self._supervisor.start(start)
+
+    def _apply_attachments(self, ops: list[Op]) -> None:
+        if self._attacher is None:
+            msg = f"cannot {ops[0]}: nobody here calls plugins"
+            raise KernelError(msg)
+        self._wait(None)
+        for op in ops:
+            if isinstance(op.object, Attached):
+                self._named(op, self._attacher.delete if op.verb == "delete" else self._attacher.add, op.object)
 
     def _apply_links(self, name: str, ops: list[Op]) -> None:
         """All that rtnetlink changes in one namespace, in one batch."""
@@ -469,6 +486,8 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "one", "", ""
         case Process():
             return "process", "", ""
+        case Attached():
+            return "attachment", "", ""
         case Bridge() | Veth() if op.verb == "delete":
             return "delete-links", op.object.netns, ""
         case Bridge() | Veth() if op.verb == "add":

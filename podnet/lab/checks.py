@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from podnet.errors import ConflictError
-from podnet.kernel.objects import Address, Bridge, NftTable, Route, State, Veth, owned
+from podnet.errors import CapabilityError, ConflictError, PodnetError
+from podnet.kernel.objects import Address, Attached, Bridge, NftTable, Route, State, Veth, owned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podnet.kernel.objects import KernelObject
     from podnet.model.topology import Network
 
-__all__ = ["foreign_in_machine", "foreign_namespaces"]
+__all__ = ["foreign_in_machine", "foreign_namespaces", "plugins"]
 
 
 def foreign_namespaces(wanted: Iterable[str], existing: Collection[str], ours: Collection[str]) -> None:
@@ -72,3 +72,29 @@ def _networks(each: KernelObject) -> list[Network]:
     if isinstance(each, Address) and not each.netns:
         return [ip_network(each.address, strict=False)]
     return []
+
+
+def plugins(wanted: State, earlier: State) -> None:
+    """Refuse a lab whose plugins are not there, or whose pods somebody else attached.
+
+    Raises ``CapabilityError``, ``ConflictError``.
+    """
+    from podnet.cni.runtime import invoke
+    from podnet.topology.cninetwork import plugin_types
+
+    now, then = (
+        {each.config: each.path for each in state.values() if isinstance(each, Attached)} for state in (wanted, earlier)
+    )
+    if earlier and bool(now) != bool(then):
+        msg = (
+            "the lab's pods are attached in another way (networking.cni), and what that made on the nodes would stay:"
+            " take the lab down first"
+        )
+        raise ConflictError(msg)
+    for config, path in now.items():
+        for each in plugin_types(config):
+            try:
+                invoke.find(each, tuple(path.split(":")))
+            except PodnetError as error:
+                msg = f"{error} (networking.cniPath says where plugins are)"
+                raise CapabilityError(msg) from error

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from podnet.errors import KernelError
+from podnet.errors import ConflictError, KernelError
 from podnet.ipam.store import Reservation, Store
 from podnet.kernel import sysctl
 from podnet.kernel.boot import boot_id
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Netns, State, Sysctl, replace
+from podnet.kernel.objects import Attached, Netns, State, Sysctl, replace
 from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
 from podnet.lab.drift import in_machine, neighbours_of, own, sysctls_of, tables_of
+from podnet.lab.intent import Intent, intended
 from podnet.lab.openfiles import raise_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from podnet.kernel.interface import Kernel
-    from podnet.lab.record import Record
+    from podnet.lab.attacher import Attacher
     from podnet.model.lab import Lab
-    from podnet.model.placement import Placement
     from podnet.model.topology import Topology
 
 __all__ = ["Outcome", "plan", "up"]
@@ -42,99 +41,35 @@ class Outcome:
     changes: list[Change]
 
 
-@dataclass(frozen=True)
-class _Intent:
-    """A topology placed and compiled, beside what the lab's record says."""
-
-    topology: Topology
-    placement: Placement
-    lab: Lab
-    wanted: State
-    neighbours: int  # entries of the neighbour table that it needs, of one IP version
-    before: Record | None
-
-    @cached_property
-    def namespaces(self) -> set[str]:
-        return {each.name for each in self.wanted.values() if isinstance(each, Netns)}
-
-    @cached_property
-    def in_machine(self) -> State:
-        return {key: each for key, each in self.wanted.items() if not each.netns}
-
-    @cached_property
-    def body(self) -> record.Body:
-        return record.Body.of(self.wanted, self.lab)
-
-    @cached_property
-    def unchanged(self) -> bool:
-        """Whether the record says already what it would say."""
-        return self.before is not None and self.before.body.text == self.body.text
-
-    @cached_property
-    def earlier(self) -> State:
-        """What the last ``up`` wanted."""
-        if self.before is None:
-            return {}
-        return self.wanted if self.unchanged else self.before.wanted
-
-
-def _intent(topology: Topology) -> _Intent:
-    from podnet.lab.neighbours import need, with_neighbours
-    from podnet.lab.targets import lab_of
-    from podnet.topology.compile import compile_topology
-    from podnet.topology.place import place
-
-    before = record.load(topology.name)
-    earlier: dict[str, Sequence[str]] = {}
-    if before is not None:
-        earlier |= before.earlier
-        earlier |= _reserved(topology.name)
-    placement = place(topology, earlier)
-    lab = lab_of(placement)
-    before_any, others = machine.neighbour_limits(topology.name, lab.versions)
-    wanted = with_neighbours(compile_topology(placement), lab, placement, before_any, others)
-    if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
-        wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
-    return _Intent(topology, placement, lab, wanted, need(lab, placement), before)
-
-
-def _reserved(lab: str) -> dict[str, list[str]]:
-    path = Path(record.directory(lab), "ipam.db")
-    if not path.exists():
-        return {}
-    reserved: dict[str, list[str]] = {}
-    with Store(path) as store:
-        for each in store.reservations(lab):
-            reserved.setdefault(f"pod/{each.container_id}", []).append(each.address)
-    return reserved
-
-
-def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
-    """What is there of the lab now, the machine's own namespace restricted to what is the lab's business.
+def _observed(kernel: Kernel, intent: Intent, *, check: bool = False) -> State:
+    """What is there now in the lab's namespaces; in the machine's own one, also what is nobody's business here.
 
     ``check`` is for the first look, before anything is touched: whether something foreign is in the way.
     """
-    before = intent.before
-    names = intent.namespaces | set(before.namespaces if before else ())
-    machine_keys = {tuple(key) for key in before.machine_keys} if before else set()
+    names = intent.namespaces | set(intent.before.namespaces if intent.before else ())
+    machine_keys = _machine_keys(intent)
     if in_machine([*machine_keys, *intent.in_machine]):
         names.add("")
     either = intent.earlier | intent.wanted
     found = kernel.observe(names, sysctls_of(either), tables_of(either), neighbours_of(either))
     if check:
-        checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
-    return own(found, machine_keys | set(intent.in_machine), intent.wanted)
+        checks.foreign_in_machine(intent.in_machine, found, machine_keys, intent.group)
+    return found
 
 
-def _group(intent: _Intent) -> int:
-    from podnet.topology.marks import group_of
-
-    return group_of(intent.topology.name)
+def _machine_keys(intent: Intent) -> set[tuple[str, ...]]:
+    return {tuple(key) for key in intent.before.machine_keys} if intent.before else set()
 
 
-def _changes(intent: _Intent, found: State) -> list[Change]:
+def _own(intent: Intent, found: State) -> State:
+    """What of it is the lab's."""
+    return own(found, _machine_keys(intent) | set(intent.in_machine), intent.earlier | intent.wanted)
+
+
+def _changes(intent: Intent, found: State) -> list[Change]:
     """The difference, and the sysctls of namespaces that stay which the topology names no longer."""
-    changes = diff(intent.wanted, found, _group(intent))
+    found = _own(intent, found)
+    changes = diff(intent.wanted, found, intent.group)
     left = [
         each
         for key, each in intent.earlier.items()
@@ -149,30 +84,39 @@ def _changes(intent: _Intent, found: State) -> list[Change]:
     return changes
 
 
-def _check(kernel: Kernel, intent: _Intent) -> None:
+def _check(kernel: Kernel, intent: Intent) -> None:
     before = intent.before
     checks.foreign_namespaces(intent.namespaces, kernel.namespaces(), set(before.namespaces if before else ()))
     raise_open_files(len(intent.namespaces))
+    if intent.by_plugins:
+        checks.plugins(intent.wanted, intent.earlier)
 
 
 def plan(topology: Topology, kernel: Kernel) -> Outcome:
     """What ``up`` would change. Raises what ``up`` would raise before touching anything."""
-    intent = _intent(topology)
+    intent = intended(topology)
     _check(kernel, intent)
     return Outcome(intent.lab, _changes(intent, _observed(kernel, intent, check=True)))
 
 
-def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] | None = None) -> Outcome:
-    """Make the kernel what the topology says.
+def up(
+    topology: Topology,
+    kernel: Kernel,
+    progress: Callable[[int, int], None] | None = None,
+    attacher: Attacher | None = None,
+) -> Outcome:
+    """Make the kernel what the topology says. ``attacher`` is what knows the results of CNI plugins.
 
     Raises ``LabBusyError`` while another process changes the lab, ``ConflictError`` and ``CapabilityError``
     before anything is touched; ``KernelError`` leaves a record by which the next ``up`` or ``down`` goes on.
     """
     with record.locked(topology.name):
-        intent = _intent(topology)
+        intent = intended(topology)
         _check(kernel, intent)
         found = _observed(kernel, intent, check=True)
         changes = _changes(intent, found)
+        if intent.by_plugins and attacher is not None:
+            intent = intent.seen(attacher.results(), found)
         if intent.before is not None and intent.before.settled and not changes and intent.unchanged:
             _name(intent)
             return Outcome(intent.lab, [])
@@ -184,13 +128,33 @@ def up(topology: Topology, kernel: Kernel, progress: Callable[[int, int], None] 
         except KernelError as error:
             msg = f"{error}\nthe lab is half-built: 'podnet up' completes it, 'podnet down {topology.name}' removes it"
             raise KernelError(msg, error.errno) from error
+        if intent.by_plugins and attacher is not None:
+            intent = _attached(kernel, intent, changes, attacher)
         _remember(intent, settled=True)
         return Outcome(intent.lab, changes)
 
 
+def _attached(kernel: Kernel, intent: Intent, changes: list[Change], attacher: Attacher) -> Intent:
+    """Clean up after attachments that a crash left, and look at what the plugins gave. Raises ``ConflictError``."""
+    from podnet.lab.plugged import misplaced
+
+    if any(isinstance(change.old, Attached) and change.old.state for change in changes):
+        attacher.collect()
+    intent = intent.seen(attacher.results(), _observed(kernel, intent))
+    wrong = misplaced(intent.lab, intent.placement)
+    if wrong:
+        msg = (
+            f"the plugins gave addresses that other nodes send elsewhere: {'; '.join(wrong[:3])}. Write ${{podCIDR}} "
+            "for the subnet in the configuration list (networking.cni), take the lab down, and up again"
+        )
+        raise ConflictError(msg)
+    _name(intent)
+    return intent
+
+
 def _converge(
     kernel: Kernel,
-    intent: _Intent,
+    intent: Intent,
     found: State,
     changes: list[Change],
     progress: Callable[[int, int], None] | None,
@@ -223,14 +187,14 @@ def _told(progress: Callable[[int, int], None] | None, total: int) -> Callable[[
     return lambda done: progress(done, total)
 
 
-def _half_made(kernel: Kernel, intent: _Intent, found: State) -> list[Op]:
+def _half_made(kernel: Kernel, intent: Intent, found: State) -> list[Op]:
     """Names of the lab's namespaces that a crash left without a namespace behind them."""
     before = set(intent.before.namespaces if intent.before else ())
     bare = (before & kernel.namespaces()) - {each.name for each in found.values() if isinstance(each, Netns)}
     return [Op("delete", Netns(name)) for name in sorted(bare)]
 
 
-def _remember(intent: _Intent, *, settled: bool) -> None:
+def _remember(intent: Intent, *, settled: bool) -> None:
     from podnet.lab.targets import earlier_of
 
     before = intent.before
@@ -241,7 +205,7 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
     entry = record.Record(
         name=intent.topology.name,
         path=str(Path(intent.topology.path).resolve()) if intent.topology.path else "",
-        group=_group(intent),
+        group=intent.group,
         settled=settled,
         namespaces=sorted(namespaces),
         machine_keys=sorted(list(key) for key in machine_keys),
@@ -255,7 +219,7 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
         _name(intent)
 
 
-def _name(intent: _Intent) -> None:
+def _name(intent: Intent) -> None:
     """Write the lab's hosts file; in place, because containers have this very file bound over /etc/hosts."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     for target in intent.lab.targets:
@@ -269,7 +233,7 @@ def _name(intent: _Intent) -> None:
         path.chmod(0o644)
 
 
-def _reserve(intent: _Intent) -> None:
+def _reserve(intent: Intent) -> None:
     boot = boot_id()
     name = intent.topology.name
     with Store(f"{record.directory(name)}/ipam.db") as store:

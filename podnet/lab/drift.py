@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Neighbours, NftTable, Process, State, Sysctl
+from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, State, Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podnet.kernel.process import ProcessStatus
     from podnet.lab.record import Record
 
-__all__ = ["drift", "in_machine", "neighbours_of", "own", "sysctls_of", "tables_of"]
+__all__ = ["by_plugins", "drift", "in_machine", "neighbours_of", "own", "sysctls_of", "tables_of"]
 
 
 # Limits that labs raise together: more than this one asked for is no difference.
@@ -28,15 +28,24 @@ _AT_LEAST = ("/gc_thresh2", "/gc_thresh3")
 def own(found: State, machine_keys: set[tuple[str, ...]], wanted: State) -> State:
     """Leave out what other labs and other people have in the machine's own namespace.
 
-    A limit that is higher than ``wanted`` is what is wanted.
+    Where CNI plugins attach pods, namespaces hold what is theirs: then only what is ``wanted`` counts. A limit that
+    is higher than ``wanted`` is what is wanted.
     """
-    ours = {key: each for key, each in found.items() if each.netns or key in machine_keys}
+    if by_plugins(wanted):
+        ours = {key: each for key, each in found.items() if key in wanted or isinstance(each, Attached | Process)}
+    else:
+        ours = {key: each for key, each in found.items() if each.netns or key in machine_keys}
     for key in machine_keys:
         new, was = wanted.get(key), ours.get(key)
         if isinstance(new, Sysctl) and isinstance(was, Sysctl) and new.name.endswith(_AT_LEAST):
             with suppress(ValueError):
                 ours[key] = new if int(was.value) >= int(new.value) else was
     return ours
+
+
+def by_plugins(wanted: State) -> bool:
+    """Whether pods are attached by CNI plugins."""
+    return any(isinstance(each, Attached) for each in wanted.values())
 
 
 def in_machine(machine_keys: Iterable[Sequence[str]]) -> bool:
@@ -68,7 +77,7 @@ def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()
     ours = own(found, keys, wanted)
     changes = diff(wanted, ours, entry.group)
     ended = {each.process.name: each for each in processes if each.state != "running"}
-    return [_with_end(change, ended) for change in changes], ours
+    return [_with_end(change, ended) for change in changes], found
 
 
 def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:

@@ -73,7 +73,7 @@ def with_neighbours(wanted: State, lab: Lab, placement: Placement, before: Mappi
         if all(name in before for name in names):
             if own + others > before[names[-1]] // 2:
                 more += [Sysctl("", name, str(before[name] + own + others)) for name in names]
-        elif own > _DEFAULT_LIMIT // 2:
+        elif own > _DEFAULT_LIMIT // 2 and placement.topology.networking.cni is None:
             segments = segments or _segments(lab, placement)
             more += _permanent(segments, version)
     # What the file says of a limit counts more than what is reckoned here.

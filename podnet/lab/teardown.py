@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["down"]
 
 
-def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
+def down(
+    name: str, kernel: Kernel, stop_processes: Callable[[], None], detach: Callable[[], None] | None = None
+) -> bool:
     """Remove a lab and all that it changed; ``False`` where there is none.
 
+    ``detach`` lets CNI plugins take back what they gave, where they did.
     Works from the record alone, whatever has become of the topology file, and as often as it is called.
     """
     with record.locked(name):
@@ -32,6 +35,8 @@ def down(name: str, kernel: Kernel, stop_processes: Callable[[], None]) -> bool:
         if entry is None:
             return False
         stop_processes()
+        if detach is not None:
+            detach()
         names = set(entry.namespaces) & kernel.namespaces()
         raise_open_files(len(names))
         # A namespace takes all that is in it along.
