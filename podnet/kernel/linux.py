@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack
-from itertools import chain, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, netns, nft, rtnl, sysctl
+from podnet.kernel import dump, netns, nft, observation, rtnl, sysctl
 from podnet.kernel.maker import Maker
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs
 from podnet.kernel.objects import (
-    ALTNAME,
     Address,
     Attached,
     Bridge,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from podnet.kernel.interface import Attacher
-    from podnet.kernel.process import ProcessStatus, Supervisor
+    from podnet.kernel.process import Supervisor
     from podnet.kernel.schedule import Op
 
 __all__ = ["LinuxKernel"]
@@ -90,10 +89,10 @@ class LinuxKernel:
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
         rows = {name: dump.links(self._socket(name)) for name in alive}
-        peers = self._peers(rows)
+        peers = observation.pairs(rows, self._nsid)
         for name in alive:
             devices = {row.index: row.name for row in rows[name].values()}
-            found += _links(name, rows[name], devices, peers)
+            found += observation.links(name, rows[name], devices, peers)
             self._index.update({(name, row.name): row.index for row in rows[name].values()})
             sock = self._socket(name)
             found += dump.addresses(sock, name, devices)
@@ -102,39 +101,12 @@ class LinuxKernel:
                 found += dump.neighbours(sock, name, devices)
         there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
-        found += _tables([table for table in tables if table.netns in there])
+        found += observation.tables([table for table in tables if table.netns in there])
         if self._supervisor is not None:
-            found += [status.process for status in self._supervisor.observe() if _holds(status)]
+            found += [status.process for status in self._supervisor.observe() if observation.holds(status)]
         if self._attacher is not None:
             found += self._attacher.observe()
         return {each.key: each for each in found}
-
-    def _peers(self, rows: dict[str, dict[int, dump.LinkRow]]) -> dict[tuple[str, int], tuple[str, str]]:
-        """For each veth end (namespace, index) its other end (namespace, name), as far as it is in ``rows``.
-
-        Two ends belong together when each names the other's index, and the kernel's id of the namespace is
-        that of the other end's: indexes repeat from namespace to namespace.
-        """
-        ends: dict[tuple[int, int], list[tuple[str, dump.LinkRow]]] = {}
-        for name, links in rows.items():
-            for row in links.values():
-                if row.kind == "veth":
-                    ends.setdefault((row.index, row.peer_index), []).append((name, row))
-        found: dict[tuple[str, int], tuple[str, str]] = {}
-        # Asked in the order in which the answer is likely to be yes: an altname says whose the other end is.
-        named = ((name, row) for near in ends.values() for name, row in near if row.altname)
-        others = ((name, row) for near in ends.values() for name, row in near if not row.altname)
-        for name, row in chain(named, others):
-            if (name, row.index) in found:
-                continue
-            far = ends.get((row.peer_index, row.index), [])
-            for other, end in sorted(far, key=lambda each: not row.altname.startswith(f"{ALTNAME}{each[0]}.")):
-                same = (other, end.index) == (name, row.index) or (other, end.index) in found
-                if not same and self._nsid(name, other) == row.peer_nsid:
-                    found[name, row.index] = (other, end.name)
-                    found[other, end.index] = (name, row.name)
-                    break
-        return found
 
     def _nsid(self, name: str, other: str) -> int:
         """The id by which one namespace knows another (-1: none, or itself)."""
@@ -497,11 +469,6 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "links", op.object.netns, ""
 
 
-def _holds(status: ProcessStatus) -> bool:
-    """Whether a container is as it should be: running, or finished with success."""
-    return status.state == "running" or (status.state == "exited" and status.exit_code == 0)
-
-
 def _refused(op: Op, why: str, number: int) -> KernelError:
     return KernelError(f"cannot {op}: {why}", number)
 
@@ -521,36 +488,3 @@ def _finish(link: Bridge | Veth) -> list[_Message]:
 
 def _altname(link: Bridge | Veth) -> list[_Message]:
     return [rtnl.add_altname(link.name, link.altname)] if link.altname else []
-
-
-def _links(
-    name: str,
-    rows: dict[int, dump.LinkRow],
-    devices: dict[int, str],
-    peers: dict[tuple[str, int], tuple[str, str]],
-) -> list[KernelObject]:
-    found: list[KernelObject] = []
-    for row in rows.values():
-        if row.name == "lo":
-            found.append(row.loopback(name))
-        elif row.kind == "bridge":
-            found.append(row.bridge(name))
-        elif row.kind == "veth":
-            found.append(row.veth(name, devices.get(row.master, ""), *peers.get((name, row.index), ("?", "?"))))
-    return found
-
-
-def _tables(wanted: list[NftTable]) -> list[KernelObject]:
-    """podnet's tables in the namespaces of ``wanted``, each as it is wanted where nft lists both alike."""
-    by_key = {table.key: table for table in wanted}
-    found: list[KernelObject] = []
-    for name in dict.fromkeys(table.netns for table in wanted):
-        for family, title in nft.list_tables(name):
-            mine = title == "podnet" or title.startswith("podnet-")
-            if not (mine if name else ("nft", name, family, title) in by_key):
-                continue  # in the machine's own namespace, podnet's other tables are other labs'
-            listing = nft.list_ruleset(name, family, title)
-            want = by_key.get(("nft", name, family, title))
-            same = want is not None and nft.alike(family, listing, want.ruleset)
-            found.append(want if want is not None and same else NftTable(name, family, title, listing))
-    return found

@@ -34,23 +34,24 @@ def read_cni(context: Context, path: str) -> list[Problem]:
     """Read the list that the file names into the context; what is wrong with it, or with what else the file says."""
     networking = context.file.networking
     here = os.path.dirname(os.path.abspath(path)) if path not in {"<stdin>", "<text>"} else os.getcwd()
-    file = os.path.join(here, networking.cni or "")
+    named = networking.cni or ""
+    file = os.path.join(here, named)
     span = context.span(("networking", "cni"))
     try:
         text = _read(file)
-        found = conflist.reread(text.encode(), file)
+        found = conflist.reread(text.encode(), named)
         unknown = sorted({word for word in _WORD.findall(text) if word not in _WORDS})
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return [Problem(span, f"{quote(file)} cannot be read: {why}", "a path is relative to this file")]
+        return [Problem(span, f"{quote(named)} cannot be read: {why}", "a path is relative to this file")]
     except conflist.ConflistError as error:
         return [Problem(span, f"it is no CNI configuration list: {error}", "")]
     if unknown:
-        message = f"{quote(file)} holds ${{{unknown[0]}}}, which stands for nothing"
+        message = f"{quote(named)} holds ${{{unknown[0]}}}, which stands for nothing"
         return [Problem(span, message, f"there are {', '.join(f'${{{word}}}' for word in _WORDS)}")]
     several = len(context.file.nodes) > 1
     if several and networking.fabric != "none" and found.data and not _WORD.search(text):
-        message = f"{quote(file)} says the same on every node: pods of two nodes would get one address"
+        message = f"{quote(named)} says the same on every node: pods of two nodes would get one address"
         return [Problem(span, message, 'write "${podCIDR}" where it names a subnet')]
     folders = tuple(os.path.join(here, each) for each in networking.cni_path or _FOLDERS)
     if any(":" in each for each in folders):

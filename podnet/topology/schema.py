@@ -123,8 +123,7 @@ class Networking(Section):
         None,
         min_length=1,
         description="A CNI configuration list that attaches the pods instead of podnet: its plugins are called as a "
-        "container runtime calls them, in the node's namespace. A path, relative to this file. See below for what "
-        "`${podCIDR}` and the like stand for in it.",
+        "container runtime calls them, in the node's namespace. A path, relative to this file; see *CNI plugins*.",
     )
     cni_path: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None,
