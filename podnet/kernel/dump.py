@@ -6,18 +6,29 @@ sqlite3 for itself, and importing pyroute2 alone takes four times that start.
 
 from __future__ import annotations
 
-import socket
+import _socket as socket  # the rest of socket takes 6 ms to import
 import struct
 from typing import TYPE_CHECKING
 
 from podnet.kernel import rtnl
 from podnet.kernel.netlink import attr, attrs
-from podnet.kernel.objects import ALTNAME, PROTOCOL, Address, Bridge, KernelObject, Loopback, Neighbours, Route, Veth
+from podnet.kernel.objects import (
+    ALTNAME,
+    PROTOCOL,
+    Address,
+    Bridge,
+    KernelObject,
+    Loopback,
+    Neighbours,
+    Route,
+    Veth,
+    replace,
+)
 
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
 
-__all__ = ["LinkRow", "addresses", "links", "neighbours", "routes"]
+__all__ = ["LinkRow", "addresses", "link", "links", "neighbours", "routes"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
@@ -76,6 +87,13 @@ def links(sock: NetlinkSocket) -> dict[int, LinkRow]:
             row = _link(data, start, end)
             rows[row.index] = row
     return rows
+
+
+def link(sock: NetlinkSocket, name: str) -> LinkRow | None:
+    """The link of this name, which costs the same however many there are; ``None`` where there is none."""
+    request = _IFINFO.pack(0, 0, 0, 0, 0) + attr(rtnl.IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+    answer = sock.get(rtnl.RTM_GETLINK, request + attr(rtnl.IFLA_IFNAME, name.encode() + b"\0"))
+    return None if answer is None else _link(*answer)
 
 
 def _link(data: bytes, start: int, end: int) -> LinkRow:
@@ -149,13 +167,14 @@ def _u32(data: bytes, begin: int) -> int:
     return int(_U32.unpack_from(data, begin)[0])
 
 
-def addresses(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[KernelObject]:
+def addresses(sock: NetlinkSocket, netns: str, names: dict[int, str], only: int = 0) -> list[Address]:
     """The addresses of a namespace, without those that the kernel made (loopback's, IPv6 link-local).
 
-    The kernel marks its own since 5.18 (IFA_PROTO).
+    ``only`` is the index of the link that is asked about, where it is one. The kernel marks its own since 5.18
+    (IFA_PROTO).
     """
-    found: list[KernelObject] = []
-    for _, data, start, end in sock.dump(rtnl.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
+    found: list[Address] = []
+    for _, data, start, end in sock.dump(rtnl.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, only)):
         family, length, _, _, index = struct.unpack_from("=BBBBi", data, start)
         dev = names.get(index, "")
         address, protocol = b"", 0
@@ -178,10 +197,12 @@ def routes(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[Kerne
     for family in (socket.AF_INET, socket.AF_INET6):
         request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
         for _, data, start, end in sock.dump(rtnl.RTM_GETROUTE, request):
-            _, length, _, _, table, protocol, _, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
+            _, length, _, _, table, protocol, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
             if protocol in {_PROTO_KERNEL, _PROTO_RA} or kind not in _KINDS_OF_ROUTES or flags & _RTM_F_CLONED:
                 continue
-            found.append(_route(data, start, end, (netns, family, length, table, protocol, kind), names))
+            route = _route(data, start, end, (netns, family, length, table, protocol, kind), names)
+            usual = scope == rtnl.usual_scope(family, kind=kind, via=bool(route.via))
+            found.append(route if usual or family == socket.AF_INET6 else replace(route, scope=scope))
     return found
 
 
@@ -190,7 +211,7 @@ def _route(
 ) -> Route:
     netns, family, length, table, protocol, kind = head
     text = {rtnl.RTA_DST: "", rtnl.RTA_GATEWAY: "", rtnl.RTA_PREFSRC: ""}
-    dev, metric, mtu = "", 0, 0
+    dev, metric, mtu, advmss = "", 0, 0, 0
     for attribute, begin, stop in attrs(data, start + 12, end):
         if attribute in text:
             text[attribute] = socket.inet_ntop(family, data[begin:stop])
@@ -201,7 +222,8 @@ def _route(
         elif attribute == rtnl.RTA_TABLE:
             table = _u32(data, begin)
         elif attribute == rtnl.RTA_METRICS:
-            mtu = next((_u32(data, a) for m, a, _ in attrs(data, begin, stop) if m == rtnl.RTAX_MTU), 0)
+            metrics = {m: _u32(data, a) for m, a, b in attrs(data, begin, stop) if b - a == 4}
+            mtu, advmss = metrics.get(rtnl.RTAX_MTU, 0), metrics.get(rtnl.RTAX_ADVMSS, 0)
     if family == socket.AF_INET6 and metric == _IP6_RT_PRIO_USER:
         metric = 0  # what the kernel takes where none was given
     if kind != 1:
@@ -209,7 +231,7 @@ def _route(
     nowhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
     return Route(
         netns, f"{text[rtnl.RTA_DST] or nowhere}/{length}", text[rtnl.RTA_GATEWAY], dev, text[rtnl.RTA_PREFSRC],
-        _TYPES[kind], metric, mtu, table, protocol,
+        _TYPES[kind], metric, mtu, table, protocol, advmss,
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment
-from podnet.cni.plugin import ipam, masquerade, plan
+from podnet.cni.plugin import ipam, parts, plan
 from podnet.cni.plugin.add import FORWARDING, check_netns
+from podnet.cni.plugin.part import own_ips
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.ipam.ranges import family_of, number
 from podnet.kernel.diff import diff
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["check", "differences"]
 
 
+_NO_MAC = "00:00:00:00:00:00"
+
+
 def check(call: Call) -> None:
     """Raise ``CNIError`` 999 with every difference in its details, 7 without ``prevResult``."""
     result = call.config.prev_result
@@ -28,19 +32,39 @@ def check(call: Call) -> None:
     check_netns(call)
     if ipam.delegated(call.config):
         ipam.delegate(call.machine, call.config, call.environ, "CHECK")
-    problems = [*_links(call, result), *_untracked(call, result)]
+    problems = _reservations(call, result)
+    if _taken_over(call):
+        problems += _links(call, result, _outer(result))
+    else:
+        problems += [*_links(call, result, call.names[0]), *parts.lacking(call, result)]
     if problems:
         owner = call.owner
         msg = f"{owner.ifname} of container {owner.container_id} is not as ADD has made it"
         raise CNIError(INTERNAL, msg, "; ".join(problems))
 
 
-def _links(call: Call, result: Result) -> list[str]:
-    netns, ifname, host = call.environment.netns, call.environment.ifname, call.names[0]
+def _taken_over(call: Call) -> bool:
+    """Whether the reference plugins have made the attachment: with names of their own, and rules that are not ours."""
+    if not ipam.own(call.config):
+        return False
+    with call.ledger() as ledger:
+        holder = ledger.holder(call.owner)
+    return holder is not None and not holder.inode
+
+
+def _outer(result: Result) -> str:
+    return next((each.name for each in result.interfaces if each.name.startswith("veth") and not each.sandbox), "")
+
+
+def _links(call: Call, result: Result, host: str) -> list[str]:
+    netns, ifname = call.environment.netns, call.environment.ifname
     own = next((each for each in result.interfaces if each.name == ifname and each.sandbox == netns), None)
     if own is None:
         return [f"prevResult has no interface {ifname} in sandbox {netns}"]
     outer = next((each for each in result.interfaces if each.name == host and not each.sandbox), None)
+    if outer is None:
+        return [f"prevResult has no interface {host} on the host"]
+    seen = call.machine.link("", host)
     wanted = plan.of_result(
         call.settings,
         result,
@@ -57,15 +81,18 @@ def _links(call: Call, result: Result) -> list[str]:
             group=0,
             hairpin=call.settings.hairpin,
             host=host,
-            host_end_mac=outer.mac if outer else "",
+            host_end_mac=outer.mac or (seen.mac if seen else _NO_MAC),
             up=not call.settings.no_interface,
         ),
     )
     routes = [each for name in ("", netns) for each in call.machine.routes(name)]
     problems = differences(_objects(call, result, wanted), _found(call, wanted), routes)
-    seen = call.machine.link("", host)
     if call.settings.isolated and seen is not None and not seen.isolated:
         problems.append(f"port {host} is not isolated")
+    if call.settings.filters_vlans:
+        from podnet.cni.plugin import vlans
+
+        problems += vlans.lacking(call.machine, call.settings, host)
     return problems
 
 
@@ -127,18 +154,10 @@ def _tolerated(wanted: KernelObject, was: KernelObject) -> KernelObject:
             return was
 
 
-def _untracked(call: Call, result: Result) -> list[str]:
-    """What the result does not show: masquerading and the reservation."""
-    problems = []
-    own = (call.environment.ifname, call.environment.netns)
-    mine = [ip.address for ip in result.ips if (i := result.interface_of(ip)) and (i.name, i.sandbox) == own]
-    if call.settings.masquerade:
-        problems += masquerade.lacking(call.machine, call.config.name, mine)
-    if ipam.own(call.config):
-        with call.ledger() as ledger:
-            held = set(ledger.leases(call.owner))
-        for address in mine:
-            host = address.partition("/")[0]
-            if (family_of(host), number(host)) not in held:
-                problems.append(f"the reservation of {host} is missing")
-    return problems
+def _reservations(call: Call, result: Result) -> list[str]:
+    if not ipam.own(call.config):
+        return []
+    with call.ledger() as ledger:
+        held = set(ledger.leases(call.owner))
+    hosts = [ip.address.partition("/")[0] for ip in own_ips(call, result)]
+    return [f"the reservation of {each} is missing" for each in hosts if (family_of(each), number(each)) not in held]

@@ -6,21 +6,24 @@ is written and read here, with the same sockets.
 
 from __future__ import annotations
 
+import _socket as socket  # the rest of socket takes 6 ms to import
 import os
-import socket
 import struct
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, nft, rtnl
+from podnet.kernel import conntrack, dump, forward, nft, rtnl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
 from podnet.kernel.objects import PROTOCOL, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from podnet.kernel import tc, vlan
+    from podnet.kernel.conntrack import Flow
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
 
@@ -28,14 +31,16 @@ __all__ = ["LinkSeen", "Machine"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFF_PROMISC = 0x100
-_BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
+_BRPORT_ISOLATED, _BR_VLAN_FILTERING = 33, 7  # IFLA_BRPORT_ISOLATED, IFLA_BR_VLAN_FILTERING, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
 _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
+_RTA_DST, _RTA_OIF = 1, 4
+_AHEAD = 0.002  # seconds that this thread is ahead of the step beside it
 _CREATE, _EXCL = 0x400, 0x200
 
 
 class LinkSeen(NamedTuple):
-    """A link as far as the plugin asks about it."""
+    """A link as far as the plugin asks about it; ``peer`` is the number of a veth's other end, wherever that is."""
 
     number: int
     name: str
@@ -44,6 +49,8 @@ class LinkSeen(NamedTuple):
     kind: str
     altnames: tuple[str, ...]
     isolated: bool
+    peer: int = 0
+    filters_vlans: bool = False
 
 
 class Machine:
@@ -75,6 +82,39 @@ class Machine:
         answer = self._socket(netns).get(_RTM_GETLINK, request)
         return None if answer is None else _seen(*answer)
 
+    def link_at(self, number: int) -> LinkSeen | None:
+        """A link of the machine by its number."""
+        answer = self._socket("").get(_RTM_GETLINK, _IFINFO.pack(0, 0, number, 0, 0))
+        return None if answer is None else _seen(*answer)
+
+    def qdiscs(self, number: int) -> list[tc.Qdisc]:
+        """What the packets of a link of the machine go through."""
+        from podnet.kernel import tc
+
+        return tc.qdiscs(self._socket("")).get(number, [])
+
+    def classes(self, number: int) -> dict[int, tc.Bucket]:
+        """The classes of a link of the machine, by their minor numbers."""
+        from podnet.kernel import tc
+
+        return tc.classes(self._socket(""), number)
+
+    def redirects(self, number: int) -> list[tc.Redirect]:
+        """Where what comes in by a link of the machine is led."""
+        from podnet.kernel import tc
+
+        return tc.redirects(self._socket(""), number)
+
+    def vlans(self, number: int) -> frozenset[vlan.PortVlan]:
+        """The VLANs of a bridge's port, or of a bridge itself."""
+        from podnet.kernel import vlan
+
+        return vlan.vlans(self._socket("")).get(number, frozenset())
+
+    def addresses_of(self, link: LinkSeen) -> list[Address]:
+        """The addresses of one of the machine's links."""
+        return dump.addresses(self._socket(""), "", {link.number: link.name}, link.number)
+
     def routes(self, netns: str) -> list[Route]:
         """All routes of a namespace; of those with several ways (IPv6), gateway and device are empty."""
         names = {index: row.name for index, row in dump.links(self._socket(netns)).items()}
@@ -94,11 +134,48 @@ class Machine:
                 found.append((address, bool(flags & _IFA_F_DADFAILED)))
         return found
 
+    def route_device(self, address: str) -> str:
+        """The link by which an IPv4 address is reached; empty where there is no route to it."""
+        request = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
+        answer = self._socket("").get(rtnl.RTM_GETROUTE, request + attr(_RTA_DST, socket.inet_aton(address)))
+        if answer is None:
+            return ""
+        data, start, end = answer
+        index = next((data[a:b] for kind, a, b in attrs(data, start + 12, end) if kind == _RTA_OIF), b"")
+        found = self._socket("").get(_RTM_GETLINK, _IFINFO.pack(0, 0, int.from_bytes(index, "little"), 0, 0))
+        return "" if found is None else _seen(*found).name
+
+    def addresses(self) -> set[str]:
+        """The machine's own addresses, without prefix length."""
+        packed = struct.pack("=BBBBi", socket.AF_UNSPEC, 0, 0, 0, 0)
+        found = set()
+        for _, data, start, end in self._socket("").dump(_RTM_GETADDR, packed):
+            values = {kind: data[begin:stop] for kind, begin, stop in attrs(data, start + 8, end)}
+            address = values.get(rtnl.IFA_LOCAL) or values.get(rtnl.IFA_ADDRESS, b"")
+            if address:
+                found.add(socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address))
+        return found
+
+    def udp_flows(self, family: int, port: int) -> list[Flow]:
+        """The tracked UDP flows to a port."""
+        return conntrack.udp_flows("", family, port)
+
+    def passes_forward(self, family: int, mark: int) -> bool | None:
+        """Whether iptables forwards what is marked; ``None`` where it has no say."""
+        return forward.passes(family, mark)
+
     # -- change -------------------------------------------------------------------------------------------
 
     def apply(self, ops: Sequence[Op]) -> None:
         """Carry operations out. Raises ``KernelError``; those before the refused one are done."""
         self.kernel.apply(ops)
+
+    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Send rtnetlink messages for the machine. Raises ``KernelError`` for the first one refused."""
+        refused = self._socket("").execute(messages)
+        if refused:
+            msg = f"cannot {what}: {refused[0]}"
+            raise KernelError(msg, refused[0].errno)
 
     def add_route(self, route: Route) -> None:
         """Make a route, beside another to the same destination where there is one (an interface before this one)."""
@@ -144,15 +221,73 @@ class Machine:
             msg = f"cannot delete link {name}: {refused[0]}"
             raise KernelError(msg, refused[0].errno)
 
+    def beside(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Take a step on another thread, a moment from now; what is returned waits for its end, and may raise.
+
+        The step must leave the netlink sockets of this machine alone, which are the calling thread's.
+        """
+        from _thread import allocate_lock, start_new_thread
+
+        ended, errors = allocate_lock(), list[Exception]()
+
+        def aside() -> None:
+            try:
+                time.sleep(_AHEAD)
+                step()
+            except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+                errors.append(error)
+            finally:
+                ended.release()
+
+        def wait() -> None:
+            with ended:
+                if errors:
+                    raise errors[0]
+
+        ended.acquire()
+        start_new_thread(aside, ())
+        return wait
+
+    def forget_flows(self, flows: Sequence[Flow]) -> None:
+        """Let the kernel forget tracked flows."""
+        conntrack.delete("", flows)
+
+    def pass_forward(self, family: int, mark: int) -> None:
+        """Let iptables forward what is marked."""
+        forward.let_pass(family, mark)
+
+    def unpass_forward(self, family: int, mark: int) -> None:
+        """Take that back."""
+        forward.stop_passing(family, mark)
+
     def nft(self, commands: str) -> str:
         """Run nft commands as one transaction."""
         return nft.run("", commands)
+
+    def nft_removal(self, commands: str) -> None:
+        """Run nft commands that delete, which takes the kernel as long as deleting a link."""
+        nft.run("", commands)
+
+    def nft_chains(self, table: str) -> dict[str, str]:
+        """The chains of a table (with its family) as nft lists them; none where there is no such table."""
+        try:
+            return nft.chains(nft.run("", f"list table {table}\n", terse=True))
+        except KernelError:
+            return {}
+
+    def nft_meaning(self, commands: str) -> dict[str, str]:
+        """The chains that nft commands make, as this machine's nft lists them."""
+        return nft.chains(nft.listed(commands))
 
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         """Run another plugin."""
         from podnet.cni.runtime.invoke import run
 
         return run(executable, data, environ)
+
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more: only a server can outlive its caller."""
+        return False
 
     def inode(self, path: str) -> int:
         """The number of the namespace that a path leads to; 0 where it leads to none."""
@@ -178,7 +313,8 @@ def _named(name: str, flags: int = 0) -> bytes:
 def _seen(data: bytes, start: int, end: int) -> LinkSeen:
     _, _, index, _, _ = _IFINFO.unpack_from(data, start)
     name = mac = kind = ""
-    mtu, isolated = 0, False
+    mtu = peer = 0
+    isolated = filters = False
     altnames: tuple[str, ...] = ()
     for key, begin, stop in attrs(data, start + 16, end):
         value = data[begin:stop]
@@ -188,13 +324,17 @@ def _seen(data: bytes, start: int, end: int) -> LinkSeen:
             mac = value.hex(":")
         elif key == rtnl.IFLA_MTU:
             mtu = int.from_bytes(value, "little")
+        elif key == rtnl.IFLA_LINK:
+            peer = int.from_bytes(value, "little")
         elif key == rtnl.IFLA_PROP_LIST:
             altnames = tuple(data[a : b - 1].decode(errors="replace") for _, a, b in attrs(data, begin, stop))
         elif key == rtnl.IFLA_LINKINFO:
             for inner, first, last in attrs(data, begin, stop):
                 if inner == rtnl.INFO_KIND:
                     kind = data[first : last - 1].decode() if data[last - 1] == 0 else data[first:last].decode()
+                elif inner == rtnl.INFO_DATA and kind == "bridge":
+                    filters = any(data[a] != 0 for key, a, _ in attrs(data, first, last) if key == _BR_VLAN_FILTERING)
                 elif inner == rtnl.INFO_SLAVE_DATA:
                     ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
                     isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
-    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated)
+    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated, peer, filters)
