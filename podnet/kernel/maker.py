@@ -19,7 +19,7 @@ from podnet.kernel import netns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Maker"]
+__all__ = ["Maker", "end_with"]
 
 _PR_SET_PDEATHSIG = 1
 _MADE, _FAILED = b".", b"!"
@@ -39,9 +39,10 @@ class Maker:
         self._made = 0
         self._told = b""
         self._pipe, there = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _make(names, there)
+            _make(names, there, parent)
         os.close(there)
 
     def wait(self, name: str) -> None:
@@ -81,17 +82,22 @@ class Maker:
         os.close(self._pipe)
 
 
-def _make(names: Sequence[str], tell: int) -> NoReturn:
+def end_with(parent: int) -> None:
+    """Let the kernel kill this forked process as soon as its parent has ended."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _make(names: Sequence[str], tell: int, parent: int) -> NoReturn:
     """The forked child; never returns into the parent's code. It stays in the namespace that it made last."""
     try:
         # Ctrl-C is for the parent to handle, which ends this one.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        parent = os.getppid()
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == parent:
-            for name in names:
-                netns.create(name, stay=True)
-                os.write(tell, _MADE)
+        end_with(parent)
+        for name in names:
+            netns.create(name, stay=True)
+            os.write(tell, _MADE)
     except KernelError as error:
         os.write(tell, _FAILED + f"{error.errno} {error}".encode())
     except OSError as error:

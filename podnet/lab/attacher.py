@@ -2,21 +2,23 @@
 
 Each node has a folder of its own below the lab's: libcni's results cache, what plugins keep (where their configuration
 names no other place), and the attachments that were begun. An attachment that was begun and not finished, because
-somebody was killed, is deleted before it is tried again. The plugins run in the node's network namespace.
+somebody was killed, is deleted before it is tried again. The plugins run in the node's network namespace, and in a
+mount namespace in which ``/var/lib/cni`` is the node's: what they keep there goes with the lab.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from podnet.errors import KernelError, PodnetError
 from podnet.kernel import netns
 from podnet.kernel.objects import Attached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from podnet.cni.runtime.cache import Cached, Container
     from podnet.cni.runtime.chain import Runtime
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Attacher", "data_dir"]
 
 _BEGUN = "begun"
+_STATE = "/var/lib/cni"  # where plugins keep what their configuration names no place for
 _SECONDS = 60.0  # that one plugin may take
 
 
@@ -65,8 +68,8 @@ class Attacher:
         _write(self._begun_file(wanted), f"{wanted.ifname}\n{wanted.config}")
         network = conflist.reread(wanted.config.encode(), wanted.network)
         try:
-            with self._inside(wanted.node):
-                chain.add(self._runtime(wanted.node, wanted.path), network, _container(wanted))
+            runtime, container = self._runtime(wanted.node, wanted.path), _container(wanted)
+            self._in_node(wanted.node, lambda: chain.add(runtime, network, container))
         except PodnetError as error:
             with suppress(PodnetError):
                 self.delete(wanted)
@@ -82,8 +85,8 @@ class Attacher:
         kept = cache.recall(runtime.cache_dir, found.network, container)
         config = kept.config if kept is not None and kept.config else found.config.encode()
         try:
-            with self._inside(found.node):
-                chain.delete(runtime, conflist.reread(config, found.network), container)
+            network = conflist.reread(config, found.network)
+            self._in_node(found.node, lambda: chain.delete(runtime, network, container))
         except PodnetError as error:
             # What never was whole may be of a configuration that no DEL can read. If it is in the way, ADD says so.
             if kept is not None:
@@ -112,8 +115,8 @@ class Attacher:
             valid = [(each.container.id, each.container.ifname) for each in cached]
             for config in {each.config for each in cached if each.config}:
                 try:
-                    with self._inside(node):
-                        chain.collect(self._runtime(node), conflist.reread(config, node), valid)
+                    network = conflist.reread(config, node)
+                    self._in_node(node, partial(chain.collect, self._runtime(node), network, valid))
                 except PodnetError as error:
                     complaints.append(f"{node}: {error}")
         return complaints
@@ -186,26 +189,63 @@ class Attacher:
 
     def _checked(self, node: str, cached: Cached) -> Attached:
         from podnet.cni.runtime import chain, conflist
+        from podnet.cni.spec import versions
 
         found = self._attached(node, cached, self._path(node))
         if not netns.exists(found.netns):
             return found._replace(state="its namespace is gone")
         if not netns.exists(node):
             return found._replace(state=f"namespace {node} of its node is gone")
+        runtime, container = self._runtime(node, found.path), _container(found)
         try:
-            with self._inside(node):
-                chain.check(self._runtime(node, found.path), conflist.reread(cached.config, node), _container(found))
-        except chain.CheckNotSupportedError:
-            pass
+            network = conflist.reread(cached.config, node)
+            if versions.at_least(network.version, "0.4.0"):
+                self._in_node(node, lambda: chain.check(runtime, network, container))
         except PodnetError as error:
             return found._replace(state=str(error))
         return found
 
-    @contextmanager
-    def _inside(self, node: str) -> Iterator[None]:
-        """The node's namespace; without it an empty one, in which DEL can at least give addresses back."""
+    def _in_node(self, node: str, work: Callable[[], object]) -> None:
+        """Do something in the node's network namespace, where plugins' own folders are the node's.
+
+        In a process of its own, because it does not come back. Where the node is gone it is an empty namespace, in
+        which DEL can at least give addresses back. Raises ``KernelError`` with the words of whatever was raised.
+        """
+        there, tell = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _work(node, {_STATE: f"{self._folder}/{node}/machine"}, work, tell, parent)
+        os.close(tell)
+        try:
+            with open(there, "rb") as told:
+                said = told.read().decode(errors="replace")
+        finally:
+            _, status = os.waitpid(child, 0)
+        if said or status:
+            raise KernelError(said or f"the process that called plugins in {node} was killed")
+
+
+def _work(node: str, folders: dict[str, str], work: Callable[[], object], tell: int, parent: int) -> NoReturn:
+    """The forked child; never returns into the parent's code."""
+    from podnet.kernel.execute import keep_apart
+    from podnet.kernel.maker import end_with
+
+    said = ""
+    try:
+        end_with(parent)
         with netns.entered(node) if netns.exists(node) else netns.anonymous():
-            yield
+            keep_apart(folders)
+            work()
+    except PodnetError as error:
+        said = str(error) or type(error).__name__
+    except OSError as error:
+        said = f"cannot call plugins in {node}: {error.strerror}"
+    except BaseException as error:  # noqa: BLE001 - nothing of a forked child may go on in the parent's code
+        said = f"{type(error).__name__}: {error}"
+    finally:
+        os.write(tell, said.encode(errors="replace"))
+        os._exit(0)
 
 
 def _container(each: Attached) -> Container:
