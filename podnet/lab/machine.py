@@ -34,13 +34,7 @@ def _registry() -> Iterator[dict[str, Any]]:
     lock = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            with open(FILE, "rb") as file:
-                value = json.loads(file.read())
-        except (FileNotFoundError, ValueError):
-            value = {}
-        if value.get("boot") != boot_id():
-            value = {"boot": boot_id(), "labs": [], "netns_dir": "", "sysctls": {}, "neighbours": {}}
+        value = _read()
         yield value
         if value["labs"]:
             with open(f"{FILE}.new", "w", encoding="utf-8") as file:
@@ -54,6 +48,18 @@ def _registry() -> Iterator[dict[str, Any]]:
                     os.rmdir(empty)
     finally:
         os.close(lock)
+
+
+def _read() -> dict[str, Any]:
+    """The registry as it is; a new one where there is none of this boot."""
+    try:
+        with open(FILE, "rb") as file:
+            value: dict[str, Any] = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        value = {}
+    if value.get("boot") != boot_id():
+        value = {"boot": boot_id(), "labs": [], "netns_dir": "", "sysctls": {}, "neighbours": {}}
+    return value
 
 
 def claim(lab: str, sysctls: Sequence[Sysctl], neighbours: int) -> None:
@@ -102,10 +108,9 @@ def neighbour_limits(lab: str, versions: Sequence[int]) -> tuple[dict[str, int],
     """
     from podnet.lab import neighbours
 
-    now = neighbours.limits(versions)
-    with _registry() as registry:
-        before = {name: int(entry["before"]) for name, entry in registry["sysctls"].items() if name in now}
-        others = sum(need for name, need in registry.get("neighbours", {}).items() if name != lab)
+    now, registry = neighbours.limits(versions), _read()
+    before = {name: int(entry["before"]) for name, entry in registry["sysctls"].items() if name in now}
+    others = sum(need for name, need in registry.get("neighbours", {}).items() if name != lab)
     return now | before, others
 
 
