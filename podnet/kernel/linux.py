@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["LinuxKernel"]
 
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_FIRST_INDEX = 2  # 1 is lo
+# Above what the kernel numbers by itself: lo, and in every namespace a link of each tunnel module (tunl0, sit0, ...).
+_FIRST_INDEX = 100
 _AHEAD = 4  # namespaces from which on it pays to make them in a process of their own (2 ms)
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
@@ -372,8 +373,6 @@ class LinuxKernel:
                 raise KernelError(msg)
 
     def _maker(self, op: Op, stack: ExitStack) -> _Message:
-        if not isinstance(op.object, Bridge | Veth):
-            self._next.pop(op.object.netns, None)  # the kernel chooses its index
         if isinstance(op.object, Bridge):
             return rtnl.add_bridge(op.object, self._reserve(op.object))
         near, far = op.object, op.peer
