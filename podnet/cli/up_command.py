@@ -21,7 +21,9 @@ def command(topology: str, output: str) -> None:
     """
     from podnet.kernel.capabilities import require
     from podnet.kernel.objects import Process
+    from podnet.lab.attacher import Attacher
     from podnet.lab.converge import up
+    from podnet.lab.record import directory
     from podnet.lab.status import change_json
     from podnet.topology.load import load
 
@@ -29,7 +31,7 @@ def command(topology: str, output: str) -> None:
     wanted = load(topology)
     require()
     with lab_kernel(wanted.name) as (kernel, supervisor), progress(f"lab {wanted.name}") as told:
-        outcome = up(wanted, kernel, told)
+        outcome = up(wanted, kernel, told, Attacher(directory(wanted.name)))
         if any(pod.containers for pod in wanted.pods):
             ended = [s for s in supervisor.observe() if s.state == "failed"]
         else:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -48,8 +49,14 @@ class Change(NamedTuple):
         return f"{self.action} {self.object}: {self.reason}"
 
 
-# What cannot be changed on an object that exists. An address is only ever added and deleted.
-_FIXED = {"veth": {"peer", "peer_netns"}, "address": {"protocol"}}
+# What cannot be changed on an object that exists. An address and an attachment are only ever added and deleted.
+_FIXED = {
+    "veth": {"peer", "peer_netns"},
+    "address": {"protocol"},
+    "attachment": {"node", "network", "config", "path", "state"},
+}
+# What has more to it than its namespace, and does not vanish with that.
+_SURVIVORS = Netns | Process | Attached
 
 
 def differing(wanted: KernelObject, found: KernelObject) -> tuple[str, ...]:
@@ -69,8 +76,8 @@ def diff(wanted: State, found: State, group: int) -> list[Change]:
     deleted = {
         key: old
         for key, old in found.items()
-        # A process outlives the name of its namespace.
-        if key not in wanted and owned(old, group) and (isinstance(old, Netns | Process) or old.netns not in dying)
+        # A process outlives the name of its namespace, and plugins have written down what they gave.
+        if key not in wanted and owned(old, group) and (isinstance(old, _SURVIVORS) or old.netns not in dying)
     }
     renewed = _renewed(wanted, found)
     remaining = _remaining(found, dying, {key for key in (*renewed, *deleted) if key[0] == "link"})
@@ -112,6 +119,10 @@ def _difference(name: str, was: object, new: object) -> str:
             return "is up, should be down" if was else "is down, should be up"
         case "ruleset", _:
             return "its rules differ"
+        case "config", _:
+            return "its configuration differs"
+        case "state", _:
+            return str(was)
         case "master", "":
             return f"is a port of {was}, should be of none"
         case _, bool():
@@ -168,7 +179,7 @@ def _remaining(found: State, dying: set[str], doomed: set[Key]) -> State:
     gone |= {(end.peer_netns, end.peer) for key in doomed if isinstance(end := found[key], Veth)}
     kept: State = {}
     for key, was in found.items():
-        if was.netns in dying and not isinstance(was, Netns | Process):
+        if was.netns in dying and not isinstance(was, _SURVIVORS):
             continue
         if (was.netns, _device(was)) in gone:
             continue

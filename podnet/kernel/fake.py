@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from podnet.errors import KernelError
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -137,7 +138,7 @@ class FakeKernel:
 
     def _apply_one(self, op: Op) -> None:
         target = op.object
-        if not (isinstance(target, Netns) or (isinstance(target, Process) and op.verb == "delete")):
+        if not (isinstance(target, Netns) or (isinstance(target, Process | Attached) and op.verb == "delete")):
             self._require_netns(op, target.netns)
         if op.verb == "delete":
             self._delete(op)
@@ -158,13 +159,13 @@ class FakeKernel:
             case _:
                 self._put(op, target)
 
-    def _put(self, op: Op, target: Neighbours | Sysctl | NftTable) -> None:
+    def _put(self, op: Op, target: Neighbours | Sysctl | NftTable | Attached) -> None:
         """What is written over whatever is there; only a table must be new to be added."""
         if isinstance(target, Neighbours):
             self._require_link(op, target.netns, target.dev)
         if isinstance(target, Sysctl) and not self._sysctl_exists(target.netns, target.name):
             _refuse(op, errno.ENOENT)
-        if isinstance(target, NftTable) and op.verb == "add" and target.key in self.state:
+        if isinstance(target, NftTable | Attached) and op.verb == "add" and target.key in self.state:
             _refuse(op, errno.EEXIST)
         self.state[target.key] = target
 
@@ -210,7 +211,7 @@ class FakeKernel:
         for link in [each for each in self.state.values() if isinstance(each, Bridge | Veth)]:
             if link.netns == netns.name and link.key in self.state:
                 self._drop_link(link)
-        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process))
+        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process | Attached))
         del self._made[netns.name]
 
     def _add_links(self, op: Op, link: Bridge | Veth) -> None:

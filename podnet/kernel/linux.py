@@ -9,10 +9,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, netns, nft, rtnl, sysctl
+from podnet.kernel import dump, netns, nft, observation, rtnl, sysctl
+from podnet.kernel.maker import Maker
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
@@ -29,12 +31,16 @@ from podnet.kernel.objects import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from podnet.kernel.process import ProcessStatus, Supervisor
+    from podnet.kernel.interface import Attacher
+    from podnet.kernel.process import Supervisor
     from podnet.kernel.schedule import Op
 
 __all__ = ["LinuxKernel"]
 
 _NETNSA_NSID, _NETNSA_FD = 1, 3
+# Above what the kernel numbers by itself: lo, and in every namespace a link of each tunnel module (tunl0, sit0, ...).
+_FIRST_INDEX = 100
+_AHEAD = 4  # namespaces from which on it pays to make them in a process of their own (2 ms)
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
@@ -48,15 +54,19 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 class LinuxKernel:
     """The kernel of this machine (see ``podnet.kernel.interface``).
 
-    ``supervisor`` runs the containers' processes; without one, processes are neither seen nor started. One
-    netlink socket per namespace is kept open; ``close`` gives them back.
+    ``supervisor`` runs the containers' processes, ``attacher`` calls CNI plugins; without one, processes and
+    attachments are neither seen nor made. One netlink socket per namespace is kept open; ``close`` gives them back.
     """
 
-    def __init__(self, supervisor: Supervisor | None = None) -> None:
+    def __init__(self, supervisor: Supervisor | None = None, attacher: Attacher | None = None) -> None:
         self._supervisor = supervisor
+        self._attacher = attacher
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
+        self._ahead: Maker | None = None
+        # The next index of a link in namespaces that ``apply`` made: nobody else makes links there yet.
+        self._next: dict[str, int] = {}
 
     def close(self) -> None:
         """Close all sockets."""
@@ -83,43 +93,24 @@ class LinuxKernel:
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
         rows = {name: dump.links(self._socket(name)) for name in alive}
-        peers = self._peers(rows)
+        peers = observation.pairs(rows, self._nsid)
         for name in alive:
             devices = {row.index: row.name for row in rows[name].values()}
-            found += _links(name, rows[name], devices, peers)
+            found += observation.links(name, rows[name], devices, peers)
             self._index.update({(name, row.name): row.index for row in rows[name].values()})
             sock = self._socket(name)
             found += dump.addresses(sock, name, devices)
             found += dump.routes(sock, name, devices)
             if name in with_neighbours:
                 found += dump.neighbours(sock, name, devices)
-        there = set(alive)
+        there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
-        found += _tables([table for table in tables if table.netns in there])
+        found += observation.tables([table for table in tables if table.netns in there])
         if self._supervisor is not None:
-            found += [status.process for status in self._supervisor.observe() if _holds(status)]
+            found += [status.process for status in self._supervisor.observe() if observation.holds(status)]
+        if self._attacher is not None:
+            found += self._attacher.observe()
         return {each.key: each for each in found}
-
-    def _peers(self, rows: dict[str, dict[int, dump.LinkRow]]) -> dict[tuple[str, int], tuple[str, str]]:
-        """For each veth end (namespace, index) its other end (namespace, name), as far as it is in ``rows``.
-
-        Two ends belong together when each names the other's index, and the kernel's id of the namespace is
-        that of the other end's: indexes repeat from namespace to namespace.
-        """
-        ends: dict[tuple[int, int], list[tuple[str, dump.LinkRow]]] = {}
-        for name, links in rows.items():
-            for row in links.values():
-                if row.kind == "veth":
-                    ends.setdefault((row.index, row.peer_index), []).append((name, row))
-        found = {}
-        for (index, peer_index), near in ends.items():
-            far = ends.get((peer_index, index), [])
-            for name, row in near:
-                for other, end in far:
-                    if (other, end.index) != (name, index) and self._nsid(name, other) == row.peer_nsid:
-                        found[name, index] = (other, end.name)
-                        break
-        return found
 
     def _nsid(self, name: str, other: str) -> int:
         """The id by which one namespace knows another (-1: none, or itself)."""
@@ -146,13 +137,22 @@ class LinuxKernel:
         try:
             for (group, name, _), each in groupby(ops, key=_batch):
                 batch = list(each)
-                self._apply_batch(group, name, batch)
+                if group == "new-namespaces":
+                    self._make_namespaces(batch, ops)
+                else:
+                    self._apply_batch(group, name, batch)
                 done += len(batch)
                 if progress is not None:
                     progress(done)
             self._complete()
+            if self._ahead is not None:
+                self._wait(None)
         finally:
             self._later.clear()
+            self._next.clear()
+            if self._ahead is not None:
+                self._ahead.close()
+                self._ahead = None
 
     def _apply_batch(self, group: str, name: str, batch: list[Op]) -> None:
         if group == "delete-namespaces":
@@ -163,6 +163,9 @@ class LinuxKernel:
             self._apply_links(name, batch)
         elif group == "delete-links":
             self._delete_links(name, batch)
+        elif group == "attachment":
+            self._complete()
+            self._apply_attachments(batch)
         elif group == "process":
             self._complete()
             self._apply_processes(batch)
@@ -174,6 +177,31 @@ class LinuxKernel:
         """Send what was kept for namespaces that nothing else was sent to."""
         for name in list(self._later):
             self._send(name, [], [])
+
+    def _make_namespaces(self, batch: list[Op], ops: Sequence[Op]) -> None:
+        """New namespaces: many are made in the order in which ``ops`` need them, while what follows goes on."""
+        names = [op.object.netns for op in batch]
+        self._next.update(dict.fromkeys(names, _FIRST_INDEX))
+        if len(names) < _AHEAD or len(os.sched_getaffinity(0)) < 2:
+            for op in batch:
+                self._named(op, netns.create, op.object.netns)
+            return
+        ends = (end.netns for op in ops if op.peer is not None for end in (op.object, op.peer))
+        fresh = set(names)
+        self._ahead = Maker(list(dict.fromkeys([*(end for end in ends if end in fresh), *names])))
+
+    def _wait(self, name: str | None) -> None:
+        """Until a namespace that is being made is there; ``None`` is all of them."""
+        if self._ahead is None:
+            return
+        try:
+            if name is None:
+                self._ahead.wait_for_all()
+            else:
+                self._ahead.wait(name)
+        except KernelError as error:
+            msg = f"cannot add {Netns(self._ahead.failed())}: {error}"
+            raise KernelError(msg, error.errno) from error
 
     def _delete_namespaces(self, names: list[str]) -> None:
         """Take the names of namespaces away, and let the kernel have them all at once at the end.
@@ -192,10 +220,9 @@ class LinuxKernel:
                 netns.delete(name)
 
     def _apply_one(self, op: Op) -> None:
+        self._wait(op.object.netns)
         try:
             match op.object:
-                case Netns(name=name):
-                    netns.create(name)
                 case Sysctl():
                     sysctl.write(op.object)
                 case NftTable() as table if op.verb == "delete":
@@ -211,12 +238,22 @@ class LinuxKernel:
         if self._supervisor is None:
             msg = f"cannot {ops[0]}: no supervisor"
             raise KernelError(msg)
+        self._wait(None)
         stop = [op.object.name for op in ops if op.verb == "delete" and isinstance(op.object, Process)]
         if stop:
             self._supervisor.stop(stop)
         start = [op.object for op in ops if op.verb != "delete" and isinstance(op.object, Process)]
         if start:
             self._supervisor.start(start)
+
+    def _apply_attachments(self, ops: list[Op]) -> None:
+        if self._attacher is None:
+            msg = f"cannot {ops[0]}: nobody here calls plugins"
+            raise KernelError(msg)
+        self._wait(None)
+        for op in ops:
+            if isinstance(op.object, Attached):
+                self._named(op, self._attacher.delete if op.verb == "delete" else self._attacher.add, op.object)
 
     def _apply_links(self, name: str, ops: list[Op]) -> None:
         """All that rtnetlink changes in one namespace, in one batch."""
@@ -228,12 +265,20 @@ class LinuxKernel:
         In two sends, because the kernel goes on after a refusal: what follows must not reach a link that was
         there before, and is somebody else's.
         """
-        with ExitStack() as stack:
-            self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+        try:
+            with ExitStack() as stack:
+                self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+        except KernelError:
+            for op in ops:
+                self._forget_link(op)
+            raise
         self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth)])
         veths = [op for op in ops if op.peer is not None]
-        if veths:
-            self._learn(name, veths)
+        unknown = [
+            op for op in veths if op.peer is not None and not {op.object.netns, op.peer.netns} <= self._next.keys()
+        ]
+        if unknown:
+            self._learn(name, unknown)
         for op in veths:
             if op.peer is not None:
                 # It goes out with what else is done in that namespace: mostly, its link is set up next.
@@ -291,10 +336,13 @@ class LinuxKernel:
             if refused and refused[0].errno not in _GONE:
                 raise _refused(ops[0], str(refused[0]), refused[0].errno) from refused[0]
         for op in ops:
-            link = op.object
-            if isinstance(link, Veth):
-                self._index.pop((link.peer_netns, link.peer), None)
-            self._index.pop((name, getattr(link, "name", "")), None)
+            self._forget_link(op)
+
+    def _forget_link(self, op: Op) -> None:
+        link = op.object
+        if isinstance(link, Veth):
+            self._index.pop((link.peer_netns, link.peer), None)
+        self._index.pop((link.netns, getattr(link, "name", "")), None)
 
     def _messages(self, op: Op) -> list[_Message]:
         match op.object:
@@ -326,18 +374,28 @@ class LinuxKernel:
 
     def _maker(self, op: Op, stack: ExitStack) -> _Message:
         if isinstance(op.object, Bridge):
-            return rtnl.add_bridge(op.object)
+            return rtnl.add_bridge(op.object, self._reserve(op.object))
         near, far = op.object, op.peer
         if not isinstance(near, Veth) or far is None:
             msg = "a veth is made with its other end"
             raise KernelError(msg, errno.EINVAL)
+        self._wait(far.netns)
         try:
             fd = os.open(netns.path_of(far.netns), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             msg = f"no namespace {far.netns} under {netns.NETNS_DIR}"
             raise KernelError(msg, errno.ENOENT) from None
         stack.callback(os.close, fd)
-        return rtnl.add_veth(near, far, fd, self._device(near.netns, near.master) if near.master else 0)
+        master = self._device(near.netns, near.master) if near.master else 0
+        return rtnl.add_veth(near, far, fd, master, (self._reserve(near), self._reserve(far)))
+
+    def _reserve(self, link: Bridge | Veth) -> int:
+        """The index that a new link gets; 0 where the kernel is to choose it, and must be asked for it then."""
+        index = self._next.get(link.netns, 0)
+        if index:
+            self._next[link.netns] = index + 1
+            self._index[link.netns, link.name] = index
+        return index
 
     def _changed_link(self, link: Bridge | Veth, fields: tuple[str, ...]) -> list[_Message]:
         messages = []
@@ -387,6 +445,7 @@ class LinuxKernel:
     def _socket(self, name: str) -> NetlinkSocket:
         sock = self._sockets.get(name)
         if sock is None:
+            self._wait(name)
             sock = self._sockets[name] = NetlinkSocket(name)
         return sock
 
@@ -402,12 +461,14 @@ class LinuxKernel:
 def _batch(op: Op) -> tuple[str, str, str]:
     """Operations that go out together have the same value."""
     match op.object:
-        case Netns() if op.verb == "delete":
-            return "delete-namespaces", "", ""
-        case Netns() | Sysctl() | NftTable():
+        case Netns():
+            return "delete-namespaces" if op.verb == "delete" else "new-namespaces", "", ""
+        case Sysctl() | NftTable():
             return "one", "", ""
         case Process():
             return "process", "", ""
+        case Attached():
+            return "attachment", "", ""
         case Bridge() | Veth() if op.verb == "delete":
             return "delete-links", op.object.netns, ""
         case Bridge() | Veth() if op.verb == "add":
@@ -415,11 +476,6 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "new-links", op.object.netns, op.object.kind
         case _:
             return "links", op.object.netns, ""
-
-
-def _holds(status: ProcessStatus) -> bool:
-    """Whether a container is as it should be: running, or finished with success."""
-    return status.state == "running" or (status.state == "exited" and status.exit_code == 0)
 
 
 def _refused(op: Op, why: str, number: int) -> KernelError:
@@ -441,36 +497,3 @@ def _finish(link: Bridge | Veth) -> list[_Message]:
 
 def _altname(link: Bridge | Veth) -> list[_Message]:
     return [rtnl.add_altname(link.name, link.altname)] if link.altname else []
-
-
-def _links(
-    name: str,
-    rows: dict[int, dump.LinkRow],
-    devices: dict[int, str],
-    peers: dict[tuple[str, int], tuple[str, str]],
-) -> list[KernelObject]:
-    found: list[KernelObject] = []
-    for row in rows.values():
-        if row.name == "lo":
-            found.append(row.loopback(name))
-        elif row.kind == "bridge":
-            found.append(row.bridge(name))
-        elif row.kind == "veth":
-            found.append(row.veth(name, devices.get(row.master, ""), *peers.get((name, row.index), ("?", "?"))))
-    return found
-
-
-def _tables(wanted: list[NftTable]) -> list[KernelObject]:
-    """podnet's tables in the namespaces of ``wanted``, each as it is wanted where nft lists both alike."""
-    by_key = {table.key: table for table in wanted}
-    found: list[KernelObject] = []
-    for name in dict.fromkeys(table.netns for table in wanted):
-        for family, title in nft.list_tables(name):
-            mine = title == "podnet" or title.startswith("podnet-")
-            if not (mine if name else ("nft", name, family, title) in by_key):
-                continue  # in the machine's own namespace, podnet's other tables are other labs'
-            listing = nft.list_ruleset(name, family, title)
-            want = by_key.get(("nft", name, family, title))
-            same = want is not None and nft.alike(family, listing, want.ruleset)
-            found.append(want if want is not None and same else NftTable(name, family, title, listing))
-    return found

@@ -17,6 +17,7 @@ __all__ = [
     "MAIN_TABLE",
     "PROTOCOL",
     "Address",
+    "Attached",
     "Bridge",
     "Key",
     "KernelObject",
@@ -286,8 +287,36 @@ class Process(NamedTuple):
         return f"container {self.name} in {self.netns or 'the machine'}"
 
 
+class Attached(NamedTuple):
+    """A pod's interface that the CNI plugins of a network make, with all that belongs to it.
+
+    ``node`` is the namespace that the plugins run in, ``config`` the network's configuration list as JSON, ``path``
+    the folders of the plugins, with colons between. ``state`` is empty where all is as the plugins made it, else what
+    is wrong.
+    """
+
+    netns: str
+    ifname: str
+    node: str
+    network: str
+    config: str
+    path: str
+    state: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "attachment"
+
+    @property
+    def key(self) -> Key:
+        return ("attachment", self.netns, self.ifname)
+
+    def __str__(self) -> str:
+        return f"attachment of {self.ifname} in {self.netns} to CNI network {self.network}"
+
+
 Link = Loopback | Bridge | Veth
-KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbours | Sysctl | NftTable | Process
+KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbours | Sysctl | NftTable | Process | Attached
 State = dict[Key, KernelObject]
 
 
@@ -314,7 +343,7 @@ def owned(found: KernelObject, group: int) -> bool:
             return True  # only those with podnet's protocol are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
-        case Netns() | Process():
+        case Netns() | Process() | Attached():
             return True
         case _:
             return False

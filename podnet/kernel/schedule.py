@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from podnet.kernel.diff import Change
 from podnet.kernel.objects import (
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -44,7 +45,7 @@ class Op(NamedTuple):
         return f"{self.verb} {self.object}"
 
 
-_DELETE_ORDER = ("process", "nft", "neighbours", "route", "address", "veth", "bridge", "netns")
+_DELETE_ORDER = ("process", "attachment", "nft", "neighbours", "route", "address", "veth", "bridge", "netns")
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
@@ -61,6 +62,7 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
     links: list[Op] = []
     inside: dict[str, list[tuple[int, Op]]] = {}
     late: list[Op] = []
+    attachments: list[Op] = []  # a container finds its pod's interface when it starts
     paired: set[Key] = set()
     for change in changes:
         new = change.new
@@ -87,14 +89,17 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
                 _put(inside, Op("set", new, change.fields))
             case Process():
                 late.append(Op("add", new))
+            case Attached():
+                attachments.append(Op("add", new))
             case _ if new.kind == "nft":
                 late.insert(0, Op("add" if fresh else "set", new, change.fields))
             case Sysctl():
                 _put(inside, Op("set", new, ("value",)))
             case _:
                 _put(inside, Op("add" if fresh else "set", new, change.fields))
-    links.sort(key=lambda op: (op.object.kind != "bridge", op.object.netns))  # one send per namespace
-    return ops + early + links + _flattened(inside) + late
+    place = {netns: number for number, netns in enumerate(dict.fromkeys(op.object.netns for op in links))}
+    links.sort(key=lambda op: (op.object.kind != "bridge", place[op.object.netns]))  # one send per namespace
+    return ops + early + links + _flattened(inside) + attachments + late
 
 
 def _deletions(changes: list[Change]) -> list[Op]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
@@ -31,6 +32,7 @@ _TYPES: dict[str, Any] = {
     "sysctl": Sysctl,
     "nft": NftTable,
     "process": Process,
+    "attachment": Attached,
 }
 
 

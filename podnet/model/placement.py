@@ -22,7 +22,7 @@ class PlacedNode:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPod:
-    """A pod with its addresses, one for each IP family."""
+    """A pod with its addresses, one for each IP family; none where CNI plugins choose them."""
 
     pod: Pod
     addresses: tuple[InterfaceAddress, ...]

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 __all__ = [
     "Address",
     "Client",
+    "CniNetwork",
     "Container",
     "Expectation",
     "ExtraRoute",
@@ -25,6 +26,15 @@ __all__ = [
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class CniNetwork:
+    """A CNI configuration list that attaches the pods: its file, what that holds, and the folders of the plugins."""
+
+    file: str
+    text: str
+    path: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Networking:
     masquerade: bool = True
     node_prefix_v4: int = 24
     node_prefix_v6: int = 64
+    cni: CniNetwork | None = None
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from podnet.errors import TopologyError
 from podnet.fabric import hostgw
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
@@ -25,7 +26,7 @@ from podnet.topology.marks import SWITCH, group_of, label_of, netns_of, short, t
 from podnet.topology.paths import Underlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from podnet.model.lab import InterfaceAddress
     from podnet.model.placement import PlacedNode, PlacedPod, Placement
@@ -56,9 +57,12 @@ def pod_mtu(placement: Placement) -> int:
     return placement.topology.networking.mtu or smallest - hostgw.OVERHEAD
 
 
-def compile_topology(placement: Placement) -> State:
-    """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere."""
-    compiler = _Compiler(placement)
+def compile_topology(placement: Placement, plugin_state: Callable[[str], str] = str) -> State:
+    """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere.
+
+    ``plugin_state`` is the folder of what CNI plugins keep on the node with that namespace.
+    """
+    compiler = _Compiler(placement, plugin_state)
     objects = compiler.compile()
     if compiler.problems:
         raise TopologyError(compiler.problems)
@@ -66,8 +70,10 @@ def compile_topology(placement: Placement) -> State:
 
 
 class _Compiler:
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, plugin_state: Callable[[str], str]) -> None:
         self.placement = placement
+        self._plugin_state = plugin_state
+        self._config: dict[str, tuple[str, str]] = {}  # node -> its CNI network's name and configuration
         self.topology = placement.topology
         self.lab = placement.topology.name
         self.group = group_of(self.lab)
@@ -207,10 +213,13 @@ class _Compiler:
         gateways = [str(gateway) for gateway in node.gateways]
         objects: list[KernelObject] = [] if node.node.host else [Netns(netns), Loopback(netns)]
         objects += self._forwarding(netns)
-        label = label_of(self.lab, node.node.name, bridge)
-        objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
-        objects += self._without_dad(netns, bridge)
-        objects += [Address(netns, bridge, gateway) for gateway in gateways]
+        devices = [(dev, node.addresses)]
+        if self.topology.networking.cni is None:
+            label = label_of(self.lab, node.node.name, bridge)
+            objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
+            objects += self._without_dad(netns, bridge)
+            objects += [Address(netns, bridge, gateway) for gateway in gateways]
+            devices.append((bridge, node.gateways))
         objects += self._plug(netns, dev, node.node.name, node.node.subnet, node.addresses)
         if not node.node.host:
             objects += self._default_routes(netns, dev, node.node.subnet)
@@ -218,7 +227,6 @@ class _Compiler:
         objects += self._fabric(netns, dev, node)
         if self.topology.networking.masquerade:
             objects.append(self._masquerade(netns, node))
-        devices = [(dev, node.addresses), (bridge, node.gateways)]
         objects += self._extras(node.node.name, netns, node.node.routes, devices)
         return objects + _sysctls(netns, node.node.sysctls)
 
@@ -267,6 +275,9 @@ class _Compiler:
     def _pod(self, placed: PlacedPod, node: PlacedNode) -> list[KernelObject]:
         pod = placed.pod
         netns = netns_of(self.lab, pod.name)
+        if self.topology.networking.cni is not None:
+            made: list[KernelObject] = [Netns(netns), Loopback(netns), self._by_plugins(netns, node)]
+            return [*made, *_sysctls(netns, pod.sysctls), *self._processes(pod, netns)]
         addresses = tuple(str(address) for address in placed.addresses)
         attachment = Attachment(
             node_netns=node_netns(self.placement, node),
@@ -285,6 +296,16 @@ class _Compiler:
             objects += self._extras(pod.name, netns, pod.routes, [("eth0", placed.addresses)])
         objects += _sysctls(netns, pod.sysctls)
         return objects + self._processes(pod, netns)
+
+    def _by_plugins(self, netns: str, node: PlacedNode) -> Attached:
+        cni = self.topology.networking.cni
+        assert cni is not None  # noqa: S101 - asked by the caller
+        where = node_netns(self.placement, node)
+        if where not in self._config:
+            from podnet.topology.cninetwork import config_of
+
+            self._config[where] = config_of(cni, node, self.mtu, self._plugin_state(where))
+        return Attached(netns, "eth0", where, *self._config[where], ":".join(cni.path))
 
     @staticmethod
     def _processes(pod: Pod, netns: str) -> list[KernelObject]:

@@ -27,6 +27,7 @@ def resolve(context: Context, path: str) -> Topology:
             masquerade=networking.masquerade,
             node_prefix_v4=networking.node_cidr_mask_size_ipv4,
             node_prefix_v6=networking.node_cidr_mask_size_ipv6,
+            cni=context.cni,
         ),
         subnets=context.subnets,
         nodes=tuple(_node(context, node) for node in file.nodes),

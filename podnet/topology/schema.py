@@ -119,6 +119,18 @@ class Networking(Section):
     masquerade: bool = Field(
         True, description="Whether what pods send out of the cluster leaves with their node's address."
     )
+    cni: str | None = Field(
+        None,
+        min_length=1,
+        description="A CNI configuration list that attaches the pods instead of podnet: its plugins are called as a "
+        "container runtime calls them, in the node's namespace. A path, relative to this file; see *CNI plugins*.",
+    )
+    cni_path: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Where the plugins are, first found first taken; relative to this file. Default: podnet's own "
+        "`cni`, `/usr/lib/cni`, `/opt/cni/bin`.",
+    )
     node_cidr_mask_size_ipv4: int = Field(
         24,
         alias="nodeCIDRMaskSizeIPv4",
