@@ -1,4 +1,4 @@
-"""The neighbour table's limits, which only the first namespace of a machine has: raised with a lab, put back with it."""
+"""The neighbour table's limits, which only a machine's first namespace has: raised with a lab, put back with it."""
 
 from __future__ import annotations
 
