@@ -56,7 +56,8 @@ def _up(path: str, owner: pytest.Collector | pytest.Item) -> RunningLab:
     from podnet.errors import PodnetError
     from podnet.kernel.capabilities import require
     from podnet.lab import record
-    from podnet.lab.converge import down, up
+    from podnet.lab.converge import up
+    from podnet.lab.teardown import down
     from podnet.testing.lab import RunningLab
     from podnet.topology.load import load
 
