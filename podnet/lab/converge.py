@@ -16,6 +16,7 @@ from podnet.kernel.objects import Attached, Netns, State, Sysctl, replace
 from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
+from podnet.lab.attacher import Attacher
 from podnet.lab.drift import in_machine, neighbours_of, own, sysctls_of, tables_of
 from podnet.lab.intent import Intent, intended
 from podnet.lab.openfiles import raise_open_files
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podnet.kernel.interface import Kernel
-    from podnet.lab.attacher import Attacher
     from podnet.model.lab import Lab
     from podnet.model.topology import Topology
 
@@ -105,17 +105,18 @@ def up(
     progress: Callable[[int, int], None] | None = None,
     attacher: Attacher | None = None,
 ) -> Outcome:
-    """Make the kernel what the topology says. ``attacher`` is what knows the results of CNI plugins.
+    """Make the kernel what the topology says. ``attacher`` knows the results of CNI plugins; by default, the lab's.
 
     Raises ``LabBusyError`` while another process changes the lab, ``ConflictError`` and ``CapabilityError``
     before anything is touched; ``KernelError`` leaves a record by which the next ``up`` or ``down`` goes on.
     """
+    attacher = attacher or Attacher(record.directory(topology.name))
     with record.locked(topology.name):
         intent = intended(topology)
         _check(kernel, intent)
         found = _observed(kernel, intent, check=True)
         changes = _changes(intent, found)
-        if intent.by_plugins and attacher is not None:
+        if intent.by_plugins:
             intent = intent.seen(attacher.results(), found)
         if intent.before is not None and intent.before.settled and not changes and intent.unchanged:
             _name(intent)
@@ -128,7 +129,7 @@ def up(
         except KernelError as error:
             msg = f"{error}\nthe lab is half-built: 'podnet up' completes it, 'podnet down {topology.name}' removes it"
             raise KernelError(msg, error.errno) from error
-        if intent.by_plugins and attacher is not None:
+        if intent.by_plugins:
             intent = _attached(kernel, intent, changes, attacher)
         _remember(intent, settled=True)
         return Outcome(intent.lab, changes)

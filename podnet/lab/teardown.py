@@ -11,6 +11,7 @@ from podnet.errors import PodnetError
 from podnet.kernel.objects import Netns, NftTable
 from podnet.kernel.schedule import Op
 from podnet.lab import machine, record
+from podnet.lab.attacher import Attacher
 from podnet.lab.openfiles import raise_open_files
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ __all__ = ["down"]
 
 
 def down(
-    name: str, kernel: Kernel, stop_processes: Callable[[], None], detach: Callable[[], None] | None = None
+    name: str, kernel: Kernel, stop_processes: Callable[[], None], detach: Callable[[], object] | None = None
 ) -> bool:
     """Remove a lab and all that it changed; ``False`` where there is none.
 
-    ``detach`` lets CNI plugins take back what they gave, where they did.
+    ``detach`` lets CNI plugins take back what they gave; by default nobody hears their complaints.
     Works from the record alone, whatever has become of the topology file, and as often as it is called.
     """
     with record.locked(name):
@@ -35,8 +36,7 @@ def down(
         if entry is None:
             return False
         stop_processes()
-        if detach is not None:
-            detach()
+        (detach or Attacher(record.directory(name)).detach_all)()
         names = set(entry.namespaces) & kernel.namespaces()
         raise_open_files(len(names))
         # A namespace takes all that is in it along.
