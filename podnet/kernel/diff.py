@@ -16,6 +16,7 @@ from podnet.kernel.objects import (
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
     owned,
     replace,
@@ -49,7 +50,13 @@ class Change(NamedTuple):
 
 
 # What cannot be changed on an object that exists. An address is only ever added and deleted.
-_FIXED = {"veth": {"peer", "peer_netns"}, "address": {"protocol"}}
+_FIXED = {
+    "veth": {"peer", "peer_netns"},
+    "address": {"protocol"},
+    "vxlan": {"type", "options"},
+    "ipip": {"type", "options"},
+    "wireguard": {"type"},
+}
 
 
 def differing(wanted: KernelObject, found: KernelObject) -> tuple[str, ...]:
@@ -108,6 +115,8 @@ def _difference(name: str, was: object, new: object) -> str:
     match name, new:
         case "entries", tuple():
             return _entries(set(was) if isinstance(was, tuple) else set(), set(new))
+        case "options", tuple():
+            return _options(dict(was) if isinstance(was, tuple) else {}, dict(new))
         case "up", _:
             return "is up, should be down" if was else "is down, should be up"
         case "ruleset", _:
@@ -126,6 +135,11 @@ def _entries(was: set[tuple[str, str]], new: set[tuple[str, str]]) -> str:
     parts = [f"lacks {_some(lacks)}"] if lacks else []
     parts += [f"has {_some(extra)} besides"] if extra else []
     return ", ".join(parts)
+
+
+def _options(was: dict[str, str], new: dict[str, str]) -> str:
+    names = [name for name in {**new, **was} if was.get(name) != new.get(name)]
+    return ", ".join(f"{name} is {_shown(was.get(name, ''))}, should be {_shown(new.get(name, ''))}" for name in names)
 
 
 def _some(names: list[str]) -> str:
@@ -148,7 +162,7 @@ def _renewed(wanted: State, found: State) -> dict[Key, str]:
         was = found.get(key)
         if isinstance(new, Process) and was is not None and new.netns and ("netns", new.netns) not in found:
             renewed[key] = "runs in a namespace that has lost its name"
-        if not isinstance(new, Bridge | Veth):
+        if not isinstance(new, Bridge | Veth | Tunnel):
             continue
         if was is not None and _fixed(new, was):
             renewed[key] = ""
@@ -207,7 +221,7 @@ def _taken_along(wanted: State, found: State, remaining: State, deleted: State) 
     downed, remade = set(), set()
     for key, was in remaining.items():
         new = wanted.get(key)
-        if isinstance(was, Loopback | Bridge | Veth) and type(new) is type(was) and new != was:
+        if isinstance(was, Loopback | Bridge | Veth | Tunnel) and type(new) is type(was) and new != was:
             downed |= {(was.netns, was.name)} if was.up and not getattr(new, "up", True) else set()
             remade |= {(was.netns, was.name)} if getattr(was, "mac", "") != getattr(new, "mac", "") else set()
     if not (leaving or downed or remade):

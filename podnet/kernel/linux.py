@@ -19,10 +19,12 @@ from podnet.kernel.objects import (
     Neighbours,
     Netns,
     NftTable,
+    Peer,
     Process,
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
 )
 
@@ -38,6 +40,8 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
+_TUNNELS = {"vxlan", "wireguard", "ipip"}
+
 # What a delete finds gone already: a veth that went with its namespace, an address that went with its link.
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 
@@ -45,12 +49,13 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 class LinuxKernel:
     """The kernel of this machine (see ``podnet.kernel.interface``).
 
-    ``supervisor`` runs the containers' processes; without one, processes are neither seen nor started. One
-    netlink socket per namespace is kept open; ``close`` gives them back.
+    ``supervisor`` runs the containers' processes; without one, processes are neither seen nor started. ``keys`` is
+    the folder of WireGuard's private keys. One netlink socket per namespace is kept open; ``close`` gives them back.
     """
 
-    def __init__(self, supervisor: Supervisor | None = None) -> None:
+    def __init__(self, supervisor: Supervisor | None = None, keys: str = "") -> None:
         self._supervisor = supervisor
+        self._keys = keys
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
@@ -86,6 +91,7 @@ class LinuxKernel:
             found += _links(name, rows[name], devices, peers)
             self._index.update({(name, row.name): row.index for row in rows[name].values()})
             sock = self._socket(name)
+            found += _tunnels(sock, name, rows[name])
             found += dump.addresses(sock, name, devices)
             found += dump.routes(sock, name, devices)
             if name in with_neighbours:
@@ -160,6 +166,8 @@ class LinuxKernel:
             self._apply_links(name, batch)
         elif group == "delete-links":
             self._delete_links(name, batch)
+        elif group == "wireguard":
+            self._apply_wireguard(name, batch)
         elif group == "process":
             self._complete()
             self._apply_processes(batch)
@@ -204,6 +212,23 @@ class LinuxKernel:
         except KernelError as error:
             raise _refused(op, str(error), error.errno) from error
 
+    def _apply_wireguard(self, name: str, ops: list[Op]) -> None:
+        """Keys, ports and peers, which have a netlink family of their own."""
+        from podnet.kernel import wireguard
+
+        self._send(name, [], [])  # what was kept for the namespace comes first
+        changes = [(op.verb, op.object) for op in ops if isinstance(op.object, Tunnel | Peer)]
+        for index, error in self._named(ops[0], wireguard.apply, name, changes, self._keys):
+            if not (ops[index].verb == "delete" and error.errno in _GONE):
+                raise _refused(ops[index], str(error), error.errno) from error
+        others = [
+            op._replace(fields=tuple(field for field in op.fields if field != "options"))
+            for op in ops
+            if op.verb == "set" and isinstance(op.object, Tunnel) and len(op.fields) > 1
+        ]
+        if others:
+            self._apply_links(name, others)
+
     def _apply_processes(self, ops: list[Op]) -> None:
         if self._supervisor is None:
             msg = f"cannot {ops[0]}: no supervisor"
@@ -227,7 +252,10 @@ class LinuxKernel:
         """
         with ExitStack() as stack:
             self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
-        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth)])
+        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)])
+        tunnels = [op for op in ops if isinstance(op.object, Tunnel) and op.object.type == "wireguard"]
+        if tunnels:
+            self._apply_wireguard(name, tunnels)
         veths = [op for op in ops if op.peer is not None]
         if veths:
             self._learn(name, veths)
@@ -277,7 +305,7 @@ class LinuxKernel:
             self._apply_links(name, ops)
         else:
             doomed = 0x60000000 | os.getpid()
-            links = [op.object.name for op in ops if isinstance(op.object, Bridge | Veth)]
+            links = [op.object.name for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)]
             self._socket(name).execute([rtnl.set_link(link, group=doomed) for link in links])
             refused = self._socket(name).execute([rtnl.delete_group(doomed)])
             if refused and refused[0].errno not in _GONE:
@@ -292,10 +320,12 @@ class LinuxKernel:
         match op.object:
             case Loopback(up=up) if op.verb == "set":
                 return [rtnl.set_link("lo", up=up)]
-            case Bridge() | Veth() as link if op.verb == "set":
+            case Bridge() | Veth() | Tunnel() as link if op.verb == "set":
                 return self._changed_link(link, op.fields)
-            case Bridge() | Veth() as link:
+            case Bridge() | Veth() | Tunnel() as link:
                 return [rtnl.delete_link(link.name)]
+            case Peer() as peer:
+                return self._entry(peer, delete=op.verb == "delete")
             case Address() as address if op.verb == "add":
                 return [rtnl.add_address(address, self._device(address.netns, address.dev))]
             case Address() as address:
@@ -319,6 +349,8 @@ class LinuxKernel:
     def _maker(self, op: Op, stack: ExitStack) -> _Message:
         if isinstance(op.object, Bridge):
             return rtnl.add_bridge(op.object)
+        if isinstance(op.object, Tunnel):
+            return rtnl.add_tunnel(op.object)
         near, far = op.object, op.peer
         if not isinstance(near, Veth) or far is None:
             msg = "a veth is made with its other end"
@@ -331,7 +363,7 @@ class LinuxKernel:
         stack.callback(os.close, fd)
         return rtnl.add_veth(near, far, fd, self._device(near.netns, near.master) if near.master else 0)
 
-    def _changed_link(self, link: Bridge | Veth, fields: tuple[str, ...]) -> list[_Message]:
+    def _changed_link(self, link: Bridge | Veth | Tunnel, fields: tuple[str, ...]) -> list[_Message]:
         messages = []
         values = {name: getattr(link, name) for name in fields if name in {"up", "mac", "mtu", "group", "addrgen"}}
         if "master" in fields and isinstance(link, Veth):
@@ -346,6 +378,14 @@ class LinuxKernel:
             messages += [rtnl.delete_altname(link.name, stale)] if stale else []
             messages += _altname(link)
         return messages
+
+    def _entry(self, peer: Peer, *, delete: bool) -> list[_Message]:
+        from podnet.kernel import tunnel
+
+        if delete:
+            index = self._find(peer.netns, peer.dev)
+            return [tunnel.delete_entry(peer, index)] if index else []
+        return [tunnel.add_entry(peer, self._device(peer.netns, peer.dev))]
 
     def _neighbours(self, wanted: Neighbours, *, replace: bool) -> list[_Message]:
         index = self._device(wanted.netns, wanted.dev)
@@ -398,11 +438,15 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "one", "", ""
         case Process():
             return "process", "", ""
-        case Bridge() | Veth() if op.verb == "delete":
+        case Bridge() | Veth() | Tunnel() if op.verb == "delete":
             return "delete-links", op.object.netns, ""
-        case Bridge() | Veth() if op.verb == "add":
+        case Bridge() | Veth() | Tunnel() if op.verb == "add":
             # Bridges apart from veths: a port needs the index of its bridge.
             return "new-links", op.object.netns, op.object.kind
+        case Peer(type="wireguard"):
+            return "wireguard", op.object.netns, ""
+        case Tunnel(type="wireguard") if "options" in op.fields:
+            return "wireguard", op.object.netns, ""
         case _:
             return "links", op.object.netns, ""
 
@@ -416,12 +460,12 @@ def _refused(op: Op, why: str, number: int) -> KernelError:
     return KernelError(f"cannot {op}: {why}", number)
 
 
-def _finish(link: Bridge | Veth) -> list[_Message]:
+def _finish(link: Bridge | Veth | Tunnel) -> list[_Message]:
     """What the message that makes a link does not carry, while the link is still down."""
     messages = _altname(link)
     if isinstance(link, Bridge):
         return [*messages, rtnl.set_link(link.name, mtu=link.mtu)]
-    hairpin = link.hairpin if link.master and link.hairpin else None
+    hairpin = link.hairpin if isinstance(link, Veth) and link.master and link.hairpin else None
     # Before the link is up: the kernel makes the link-local address when it comes up.
     addrgen = None if link.addrgen else False
     if hairpin is not None or addrgen is not None:
@@ -429,7 +473,7 @@ def _finish(link: Bridge | Veth) -> list[_Message]:
     return messages
 
 
-def _altname(link: Bridge | Veth) -> list[_Message]:
+def _altname(link: Bridge | Veth | Tunnel) -> list[_Message]:
     return [rtnl.add_altname(link.name, link.altname)] if link.altname else []
 
 
@@ -448,6 +492,16 @@ def _links(
         elif row.kind == "veth":
             found.append(row.veth(name, devices.get(row.master, ""), *peers.get((name, row.index), ("?", "?"))))
     return found
+
+
+def _tunnels(sock: NetlinkSocket, name: str, rows: dict[int, dump.LinkRow]) -> list[KernelObject]:
+    """Tunnels and their peers; nothing of them is imported where there are none."""
+    tunnels = [row for row in rows.values() if row.kind in _TUNNELS]
+    if not tunnels:
+        return []
+    from podnet.kernel import tunnel
+
+    return tunnel.observe(sock, name, tunnels)
 
 
 def _tables(wanted: list[NftTable]) -> list[KernelObject]:

@@ -25,10 +25,12 @@ __all__ = [
     "Neighbours",
     "Netns",
     "NftTable",
+    "Peer",
     "Process",
     "Route",
     "State",
     "Sysctl",
+    "Tunnel",
     "Veth",
     "owned",
     "replace",
@@ -145,6 +147,68 @@ class Veth(NamedTuple):
         return f"veth {self.name}{label} in {self.netns or 'the machine'}"
 
 
+class Tunnel(NamedTuple):
+    """A link that carries packets inside others; ``type`` is ``vxlan``, ``wireguard`` or ``ipip``.
+
+    ``options`` are what makes it that one, as text, sorted by name: ``id``, ``local`` and ``port`` for vxlan,
+    ``local`` for ipip, ``port`` and ``public`` (its key, base64) for wireguard. Where packets for one far end are sent
+    says a ``Peer``. Only vxlan has a MAC.
+    """
+
+    netns: str
+    name: str
+    type: str
+    options: tuple[tuple[str, str], ...]
+    mac: str = ""
+    mtu: int = 1500
+    up: bool = True
+    addrgen: bool = False
+    group: int = 0
+    altname: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.type
+
+    @property
+    def key(self) -> Key:
+        return ("link", self.netns, self.name)
+
+    def option(self, name: str) -> str:
+        """One of the options; empty where it has none of that name."""
+        return dict(self.options).get(name, "")
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.name} in {self.netns or 'the machine'}"
+
+
+class Peer(NamedTuple):
+    """The far end of a tunnel.
+
+    For vxlan the entry of its forwarding table that sends frames for the MAC ``id`` to the address ``endpoint``; for
+    wireguard the peer whose public key is ``id``, at ``endpoint`` with its port (``198.18.0.3:51820``), which may
+    send from and be sent to the networks ``allowed``, sorted.
+    """
+
+    netns: str
+    dev: str
+    type: str
+    id: str
+    endpoint: str
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "peer"
+
+    @property
+    def key(self) -> Key:
+        return ("peer", self.netns, self.dev, self.id)
+
+    def __str__(self) -> str:
+        return f"{self.type} peer {self.endpoint} of {self.dev} in {self.netns or 'the machine'}"
+
+
 class Address(NamedTuple):
     """An address on an interface, with its prefix length."""
 
@@ -166,7 +230,10 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6)."""
+    """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6).
+
+    ``onlink`` takes ``via`` to be on the link though no network of the link holds it.
+    """
 
     netns: str
     dst: str  # a prefix; "0.0.0.0/0" and "::/0" are the default routes
@@ -178,6 +245,7 @@ class Route(NamedTuple):
     mtu: int = 0
     table: int = MAIN_TABLE
     protocol: int = PROTOCOL
+    onlink: bool = False
 
     @property
     def kind(self) -> str:
@@ -280,8 +348,10 @@ class Process(NamedTuple):
         return f"container {self.name} in {self.netns or 'the machine'}"
 
 
-Link = Loopback | Bridge | Veth
-KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbours | Sysctl | NftTable | Process
+Link = Loopback | Bridge | Veth | Tunnel
+KernelObject = (
+    Netns | Loopback | Bridge | Veth | Tunnel | Peer | Address | Route | Neighbours | Sysctl | NftTable | Process
+)
 State = dict[Key, KernelObject]
 
 
@@ -300,12 +370,12 @@ def owned(found: KernelObject, group: int) -> bool:
     name. Namespaces and processes are known by the lab's record, sysctls are never ours to delete.
     """
     match found:
-        case Bridge() | Veth():
+        case Bridge() | Veth() | Tunnel():
             return found.group == group
         case Address() | Route():
             return found.protocol == PROTOCOL
-        case Neighbours():
-            return True  # only those with podnet's protocol are ever reported
+        case Neighbours() | Peer():
+            return True  # only those with podnet's protocol, or of podnet's links, are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
         case Netns() | Process():

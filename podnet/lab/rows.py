@@ -12,10 +12,12 @@ from podnet.kernel.objects import (
     Neighbours,
     Netns,
     NftTable,
+    Peer,
     Process,
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
 )
 
@@ -32,6 +34,9 @@ _TYPES: dict[str, Any] = {
     "nft": NftTable,
     "process": Process,
 }
+
+
+_TUNNELS = {"vxlan", "wireguard", "ipip"}
 
 
 def to_rows(state: State) -> list[list[Any]]:
@@ -67,6 +72,12 @@ def _object(kind: str, values: list[Any], shared: list[tuple[tuple[str, str], ..
     if kind == "process":
         netns, name, argv, env = values
         return Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
+    if kind in _TUNNELS:
+        netns, name, kind, options, *rest = values
+        return Tunnel(netns, name, kind, tuple((k, v) for k, v in options), *rest)
+    if kind == "peer":
+        netns, dev, kind, name, endpoint, allowed = values
+        return Peer(netns, dev, kind, name, endpoint, tuple(allowed))
     if kind == "neighbours":
         netns, dev, version, number = values
         return Neighbours(netns, dev, version, shared[number])
