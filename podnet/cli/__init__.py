@@ -28,6 +28,7 @@ _COMMANDS = {
     "exec": "Run a command in a pod, node, client or router.",
     "shell": "Open a shell in a pod, node, client or router.",
     "logs": "Show what the containers of a pod wrote.",
+    "rekey": "Give nodes of a wireguard lab new keys.",
     "validate": "Check a topology file without touching anything.",
     "schema": "Print the JSON schema of the topology file.",
     "cni": "Call CNI plugins as a container runtime does.",

@@ -61,7 +61,7 @@ def lab_kernel(name: str) -> Iterator[tuple[LinuxKernel, Supervisor]]:
     from podnet.lab.record import directory
 
     supervisor = Supervisor(str(directory(name)))
-    kernel = LinuxKernel(supervisor)
+    kernel = LinuxKernel(supervisor, f"{directory(name)}/keys")
     try:
         yield kernel, supervisor
     finally:

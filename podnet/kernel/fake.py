@@ -240,9 +240,10 @@ class FakeKernel:
         """Two tunnels of one namespace must be told apart by what comes in."""
         tells = {"vxlan": ("id", "port"), "ipip": ("local",)}[tunnel.type]
         for each in self.state.values():
-            if isinstance(each, Tunnel) and (each.netns, each.type) == (tunnel.netns, tunnel.type):
-                if all(each.option(name) == tunnel.option(name) for name in tells):
-                    _refuse(op, errno.EEXIST)
+            if not isinstance(each, Tunnel) or (each.netns, each.type) != (tunnel.netns, tunnel.type):
+                continue
+            if all(each.option(name) == tunnel.option(name) for name in tells):
+                _refuse(op, errno.EEXIST)
 
     def _set_link(self, op: Op, wanted: Loopback | Bridge | Veth | Tunnel) -> None:
         if op.verb == "add":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podnet.kernel.interface import Kernel
+    from podnet.lab.keys import Pair
     from podnet.lab.record import Record
     from podnet.model.lab import Lab
     from podnet.model.placement import Placement
@@ -50,6 +51,7 @@ class _Intent:
     lab: Lab
     wanted: State
     before: Record | None
+    new_keys: tuple[Pair, ...] = ()
 
     @property
     def namespaces(self) -> set[str]:
@@ -72,11 +74,16 @@ def _intent(topology: Topology) -> _Intent:
         earlier |= before.earlier
         earlier |= _reserved(topology.name)
     placement = place(topology, earlier)
+    new_keys: list[Pair] = []
+    if topology.networking.fabric == "wireguard":
+        from podnet.lab.keys import with_keys
+
+        placement, new_keys = with_keys(placement, earlier)
     lab = lab_of(placement)
     wanted = with_neighbours(compile_topology(placement), lab, placement)
     if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
         wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
-    return _Intent(topology, placement, lab, wanted, before)
+    return _Intent(topology, placement, lab, wanted, before, tuple(new_keys))
 
 
 def _reserved(lab: str) -> dict[str, list[str]]:
@@ -236,6 +243,20 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
     if not settled:
         _reserve(intent)
         _name(intent)
+    _keep_keys(intent, settled=settled)
+
+
+def _keep_keys(intent: _Intent, *, settled: bool) -> None:
+    """New private keys are there before the kernel needs them, old ones until it needs them no more."""
+    used = [node.public_key for node in intent.placement.nodes if node.public_key]
+    had = any(name.startswith("key/") for name in (intent.before.earlier if intent.before else ()))
+    if used or had:
+        from podnet.lab import keys
+
+        if settled:
+            keys.remove_others(intent.topology.name, used)
+        else:
+            keys.keep(intent.topology.name, intent.new_keys)
 
 
 def _name(intent: _Intent) -> None:

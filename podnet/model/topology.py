@@ -32,6 +32,7 @@ class Networking:
     """Cluster-wide settings; keys and defaults follow kind's cluster configuration.
 
     ``mtu`` is bytes, ``None`` means: derive it from the underlay and the fabric.
+    ``vni``, ``fabric_port`` (0: the fabric's own) and ``direct_routing`` are for the fabrics that know them.
     ``node_prefix_v4``/``node_prefix_v6`` are the prefix lengths of one node's share of ``pod_subnets``.
     """
 
@@ -43,6 +44,9 @@ class Networking:
     masquerade: bool = True
     node_prefix_v4: int = 24
     node_prefix_v6: int = 64
+    vni: int = 1
+    fabric_port: int = 0
+    direct_routing: bool = False
 
     @property
     def versions(self) -> tuple[int, ...]:

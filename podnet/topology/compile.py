@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment, mac_of, wanted
 from podnet.errors import TopologyError
-from podnet.fabric import hostgw
+from podnet.fabric import Site, Terms, Way, fabric_of
 from podnet.kernel.objects import (
     Address,
     Bridge,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from podnet.model.placement import PlacedNode, PlacedPod, Placement
     from podnet.model.topology import ExtraRoute, Network, Pod
 
-__all__ = ["compile_topology", "node_netns", "pod_mtu", "uplink_of"]
+__all__ = ["compile_topology", "node_netns", "pod_mtu", "tunnel_of", "uplink_of"]
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -50,10 +50,19 @@ def uplink_of(placement: Placement, node: PlacedNode) -> str:
     return short("podnet", label_of(placement.topology.name, node.node.name, "eth0"))
 
 
+def tunnel_of(placement: Placement, node: PlacedNode) -> str:
+    """The name of the interface that a fabric may make on a node; on a host node, other labs have theirs too."""
+    fabric = placement.topology.networking.fabric
+    if not node.node.host:
+        return "podnet-wg" if fabric == "wireguard" else f"podnet-{fabric}"
+    return short("podnet", label_of(placement.topology.name, node.node.name, fabric))
+
+
 def pod_mtu(placement: Placement) -> int:
     """The MTU of pods and bridges: the file's, else the smallest underlay MTU less the fabric's overhead."""
+    networking = placement.topology.networking
     smallest = min(subnet.mtu for subnet in placement.topology.subnets)
-    return placement.topology.networking.mtu or smallest - hostgw.OVERHEAD
+    return networking.mtu or smallest - fabric_of(networking.fabric).overhead(networking.versions)
 
 
 def compile_topology(placement: Placement) -> State:
@@ -75,6 +84,8 @@ class _Compiler:
         self.underlay = Underlay(placement)
         self.mtu_of = {subnet.name: subnet.mtu for subnet in self.topology.subnets}
         self.versions = self.topology.networking.versions
+        self.fabric = fabric_of(self.topology.networking.fabric)
+        self.sites = {node.node.name: self._site(node) for node in placement.nodes}
         self.problems: list[str] = []
 
     def compile(self) -> list[KernelObject]:
@@ -187,13 +198,11 @@ class _Compiler:
         return "", {}
 
     def _fabric_from_router(self, netns: str, subnets: Sequence[str], node: PlacedNode) -> list[KernelObject]:
-        if self.topology.networking.fabric == "none":
-            return []
+        site = self.sites[node.node.name]
         if node.node.subnet in subnets:
-            dev = f"eth{subnets.index(node.node.subnet)}"
-            return hostgw.wanted(netns, dev, node, {a.version: str(a.ip) for a in node.addresses})
+            return self.fabric.router(netns, f"eth{subnets.index(node.node.subnet)}", site, site.addresses)
         dev, hops = self._towards(subnets, node.node.subnet)
-        return hostgw.wanted(netns, dev, node, hops) if dev else []
+        return self.fabric.router(netns, dev, site, hops) if dev else []
 
     # -- nodes and pods -----------------------------------------------------------------------------------
 
@@ -215,22 +224,38 @@ class _Compiler:
         if not node.node.host:
             objects += self._default_routes(netns, dev, node.node.subnet)
         objects += self._underlay_routes(netns, dev, node.node.subnet, default=not node.node.host)
-        objects += self._fabric(netns, dev, node)
+        objects += self._fabric(node)
         if self.topology.networking.masquerade:
             objects.append(self._masquerade(netns, node))
         devices = [(dev, node.addresses), (bridge, node.gateways)]
         objects += self._extras(node.node.name, netns, node.node.routes, devices)
         return objects + _sysctls(netns, node.node.sysctls)
 
-    def _fabric(self, netns: str, dev: str, node: PlacedNode) -> list[KernelObject]:
-        objects: list[KernelObject] = []
-        if self.topology.networking.fabric == "none":
-            return objects
+    def _site(self, node: PlacedNode) -> Site:
+        netns = node_netns(self.placement, node)
+        return Site(
+            netns=netns,
+            dev=uplink_of(self.placement, node),
+            addresses={address.version: str(address.ip) for address in node.addresses},
+            cidrs=node.pod_cidrs,
+            gateways={gateway.version: str(gateway.ip) for gateway in node.gateways},
+            tunnel=tunnel_of(self.placement, node),
+            label=label_of(self.lab, node.node.name, self.topology.networking.fabric),
+            mac="0a:5b" + mac_of([str(gateway) for gateway in node.gateways])[5:],
+            key=node.public_key,
+        )
+
+    def _fabric(self, node: PlacedNode) -> list[KernelObject]:
+        networking = self.topology.networking
+        if networking.fabric == "none":
+            return []
+        ways = []
         for other in self.placement.nodes:
             if other is node:
                 continue
-            hops: dict[int, str] = {address.version: str(address.ip) for address in other.addresses}
-            if other.node.subnet != node.node.subnet:
+            site, direct = self.sites[other.node.name], other.node.subnet == node.node.subnet
+            hops = site.addresses
+            if not direct:
                 router = self.underlay.next_router(node.node.subnet, other.node.subnet)
                 if router is None:
                     self.problems.append(
@@ -238,8 +263,11 @@ class _Compiler:
                     )
                     continue
                 hops = self.underlay.addresses_in(router, node.node.subnet)
-            objects += hostgw.wanted(netns, dev, other, hops)
-        return objects
+            ways.append(Way(site, hops, direct))
+        terms = Terms(
+            self.versions, self.mtu, self.group, networking.vni, networking.fabric_port, networking.direct_routing
+        )
+        return self.fabric.node(terms, self.sites[node.node.name], ways)
 
     def _masquerade(self, netns: str, node: PlacedNode) -> NftTable:
         """One rule per family over one set, never a rule per pod."""

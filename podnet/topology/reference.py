@@ -22,6 +22,9 @@ END = "<!-- end of the reference -->"
 _SECTIONS = (
     ("The top of the file", ""),
     ("`networking`", "Networking"),
+    ("`networking.vxlan`", "Vxlan"),
+    ("`networking.wireguard`", "Wireguard"),
+    ("`networking.ipip`", "Ipip"),
     ("`underlay`", "Underlay"),
     ("`underlay.subnets`", "Subnet"),
     ("`underlay.routers`", "Router"),
@@ -43,7 +46,8 @@ _FORMS = {
     formats.SOURCE_PATTERN: "`own`, `node`, `any`, address",
 }
 _PLURALS = {"address": "addresses", "text": "texts"}
-_WORDS = {"EnvVar": "variable", "Networking": "mapping", "Underlay": "mapping"}
+_MAPPINGS = ("Networking", "Vxlan", "Wireguard", "Ipip", "Underlay")
+_WORDS = {"EnvVar": "variable"} | dict.fromkeys(_MAPPINGS, "mapping")
 
 
 def reference() -> str:

@@ -27,6 +27,14 @@ def resolve(context: Context, path: str) -> Topology:
             masquerade=networking.masquerade,
             node_prefix_v4=networking.node_cidr_mask_size_ipv4,
             node_prefix_v6=networking.node_cidr_mask_size_ipv6,
+            vni=networking.vxlan.vni,
+            fabric_port={"vxlan": networking.vxlan.port, "wireguard": networking.wireguard.port}.get(
+                networking.fabric, 0
+            ),
+            direct_routing={
+                "vxlan": networking.vxlan.direct_routing,
+                "ipip": networking.ipip.direct_routing,
+            }.get(networking.fabric, False),
         ),
         subnets=context.subnets,
         nodes=tuple(_node(context, node) for node in file.nodes),

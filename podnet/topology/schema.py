@@ -96,6 +96,29 @@ class Section(BaseModel):
     )
 
 
+_DIRECT = "Whether nodes that share a subnet are routed to without a tunnel."
+
+
+class Vxlan(Section):
+    """Settings of `fabric: vxlan`."""
+
+    vni: int = Field(1, ge=1, le=2**24 - 1, description="The VXLAN network identifier.")
+    port: Port = Field(8472, description="The UDP port; `4789` is IANA's.")
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
+class Wireguard(Section):
+    """Settings of `fabric: wireguard`."""
+
+    port: Port = Field(51820, description="The UDP port.")
+
+
+class Ipip(Section):
+    """Settings of `fabric: ipip`."""
+
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
 class Networking(Section):
     """Cluster-wide settings, with the keys and defaults of kind's cluster configuration."""
 
@@ -105,15 +128,21 @@ class Networking(Section):
         "Default: `10.244.0.0/16`, `fd00:10:244::/56`, or both, by `ipFamily`.",
     )
     ip_family: Literal["ipv4", "ipv6", "dual"] = Field("ipv4", description="The IP versions in use.")
-    fabric: Literal["host-gw", "none"] = Field(
+    fabric: Literal["host-gw", "vxlan", "wireguard", "ipip", "none"] = Field(
         "host-gw",
         description="How nodes reach each other's pod CIDRs: `host-gw` is a route per node over the underlay, "
+        "`vxlan`, `wireguard` (encrypted) and `ipip` (IPv4 only) are tunnels between the nodes, "
         "`none` leaves it to the file's own `routes`.",
     )
+    vxlan: Vxlan = Field(default=Vxlan.model_construct(), description="What `vxlan` tunnels are made with.")
+    wireguard: Wireguard = Field(
+        default=Wireguard.model_construct(), description="What `wireguard` tunnels are made with."
+    )
+    ipip: Ipip = Field(default=Ipip.model_construct(), description="What `ipip` tunnels are made with.")
     mtu: Mtu | None = Field(
         None,
-        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU. "
-        "Default: derived from the underlay and the fabric.",
+        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU "
+        "less what the fabric takes. Default: exactly that.",
     )
     bridge: BridgeName = Field("podnet0", description="Name of the bridge on every node, at most 15 bytes.")
     masquerade: bool = Field(
