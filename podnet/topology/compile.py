@@ -233,6 +233,10 @@ class _Compiler:
 
     def _site(self, node: PlacedNode) -> Site:
         netns = node_netns(self.placement, node)
+        label = label_of(self.lab, node.node.name, self.topology.networking.fabric)
+        gateway = next((str(each) for each in node.gateways if each.version == 4), "")
+        # All tunnels' ends are one segment, and IPv6 gateways of different nodes may end in the same bytes.
+        mac = mac_of([gateway])[5:] if gateway else ":" + bytes.fromhex(short("", label)).hex(":")
         return Site(
             netns=netns,
             dev=uplink_of(self.placement, node),
@@ -240,8 +244,8 @@ class _Compiler:
             cidrs=node.pod_cidrs,
             gateways={gateway.version: str(gateway.ip) for gateway in node.gateways},
             tunnel=tunnel_of(self.placement, node),
-            label=label_of(self.lab, node.node.name, self.topology.networking.fabric),
-            mac="0a:5b" + mac_of([str(gateway) for gateway in node.gateways])[5:],
+            label=label,
+            mac="0a:5b" + mac,
             key=node.public_key,
         )
 

@@ -16,6 +16,9 @@ from typing import Any
 PODNET = [sys.executable, "-m", "podnet"]
 TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 
+# Labs that need what not every kernel has: tests/vm brings them up.
+SECOND_TIER = ("ipip", "wireguard")
+
 Topology = dict[str, Any]
 
 
