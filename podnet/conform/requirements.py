@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.conform.results import version_tuple
-from podnet.conform.sections import add, check, configuration, delegation, delete, environment, gc, status, version
+from podnet.conform.sections import (
+    add,
+    check,
+    configuration,
+    delegation,
+    delete,
+    environment,
+    gc,
+    ports,
+    status,
+    version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +27,7 @@ __all__ = ["REQUIREMENTS", "cases", "select"]
 
 REQUIREMENTS: tuple[Requirement, ...] = tuple(
     row
-    for section in (environment, configuration, version, add, delete, check, status, gc, delegation)
+    for section in (environment, configuration, version, add, delete, check, status, gc, delegation, ports)
     for row in section.TABLE.rows
 )
 

@@ -1,4 +1,4 @@
-"""The attachments of container runtimes and the addresses that they hold, in SQLite.
+"""The attachments of container runtimes and the addresses that they hold, in SQLite; the layout of the whole file.
 
 An attachment (network, container ID, interface name) is written down before anything is made for it, so that what
 a crash leaves can be found. Addresses are packed, so that one look into the table's primary key finds the next
@@ -8,26 +8,33 @@ free one, however many are taken.
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import PodnetError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
     from types import TracebackType
+    from typing import Self
+
+if not TYPE_CHECKING:
+    try:
+        import _sqlite3 as sqlite3  # sqlite3 itself is this, and imports datetime: 2 ms of a cold call
+    except ImportError:
+        import sqlite3
 
 __all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner", "boot_id"]
 
 FILE_NAME = "podnet.sqlite"
 
 _PATIENCE = 10.0  # seconds that a call waits for the others
-_LAYOUT = 1
+_LAYOUT = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS holder (
     network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
-    netns TEXT NOT NULL, inode INTEGER NOT NULL, boot_id TEXT NOT NULL, masquerade TEXT NOT NULL DEFAULT '',
+    netns TEXT NOT NULL, inode INTEGER NOT NULL, boot_id TEXT NOT NULL,
     PRIMARY KEY (network, container_id, ifname)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lease (
@@ -40,6 +47,37 @@ CREATE TABLE IF NOT EXISTS latest (
     network TEXT NOT NULL, range_set INTEGER NOT NULL, family INTEGER NOT NULL, address BLOB NOT NULL,
     PRIMARY KEY (network, range_set, family)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS part (
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, name TEXT NOT NULL,
+    data TEXT NOT NULL, netns TEXT NOT NULL, inode INTEGER NOT NULL, boot_id TEXT NOT NULL,
+    PRIMARY KEY (network, container_id, ifname, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS element (
+    "table" TEXT NOT NULL, map TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, part TEXT NOT NULL,
+    PRIMARY KEY ("table", map, key, network, container_id, ifname, part)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS elementholder ON element (network, container_id, ifname, part);
+CREATE TABLE IF NOT EXISTS port (
+    protocol TEXT NOT NULL, port INTEGER NOT NULL, family INTEGER NOT NULL, address TEXT NOT NULL,
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, part TEXT NOT NULL,
+    PRIMARY KEY (protocol, port, family, address)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS portholder ON port (network, container_id, ifname, part);
+"""
+# Layout 1 had the masqueraded addresses in a column of the holder.
+_FROM_1 = """
+INSERT INTO part SELECT network, container_id, ifname, 'masquerade',
+    '{"addresses": ["' || replace(masquerade, ' ', '", "') || '"]}', netns, inode, boot_id
+    FROM holder WHERE masquerade != '';
+CREATE TABLE holder_2 (
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+    netns TEXT NOT NULL, inode INTEGER NOT NULL, boot_id TEXT NOT NULL,
+    PRIMARY KEY (network, container_id, ifname)
+) WITHOUT ROWID;
+INSERT INTO holder_2 SELECT network, container_id, ifname, netns, inode, boot_id FROM holder;
+DROP TABLE holder;
+ALTER TABLE holder_2 RENAME TO holder;
 """
 
 
@@ -60,13 +98,12 @@ class Owner(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """An attachment with the namespace that it was made for, and its addresses that are masqueraded."""
+    """An attachment with the namespace that it was made for."""
 
     owner: Owner
     netns: str
     inode: int
     boot_id: str
-    masquerade: tuple[str, ...] = ()
 
 
 def boot_id() -> str:
@@ -82,14 +119,17 @@ def _size(family: int) -> int:
 class Ledger:
     """The ledger in a folder, which is made where it is missing; used as a context manager.
 
-    Every method raises ``BusyError`` or ``LedgerError`` where the file cannot be used.
+    Used by the thread that opens it, or with ``any_thread`` by one thread after the other. Every method raises
+    ``BusyError`` or ``LedgerError`` where the file cannot be used.
     """
 
-    def __init__(self, folder: str, patience: float = _PATIENCE) -> None:
+    def __init__(self, folder: str, patience: float = _PATIENCE, *, any_thread: bool = False) -> None:
         self._path = os.path.join(folder, FILE_NAME)
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            self._db = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
+            self._db = sqlite3.connect(
+                self._path, timeout=patience, isolation_level=None, check_same_thread=not any_thread
+            )
         except (OSError, sqlite3.Error) as error:
             msg = f"cannot open the ledger {self._path}: {error}"
             raise LedgerError(msg) from error
@@ -109,19 +149,28 @@ class Ledger:
         folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             flock(folder, LOCK_EX)
-            if self._db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+            layout = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if layout > _LAYOUT:
+                msg = f"cannot use the ledger {self._path}: a newer podnet has written it (layout {layout})"
+                raise LedgerError(msg)
+            if layout != _LAYOUT:
                 self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_LAYOUT}; COMMIT;")
+                script = _SCHEMA + (_FROM_1 if layout == 1 else "")
+                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={_LAYOUT}; COMMIT;")
         finally:
             os.close(folder)
 
-    def __enter__(self) -> Ledger:
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.close()
+        self.close()
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
@@ -161,9 +210,9 @@ class Ledger:
 
     def record(self, holder: Holder) -> None:
         """Write an attachment down, or over what is known of it."""
-        values = (*holder.owner, holder.netns, holder.inode, holder.boot_id, " ".join(holder.masquerade))
+        values = (*holder.owner, holder.netns, holder.inode, holder.boot_id)
         with self._errors("write"):
-            self._db.execute("INSERT OR REPLACE INTO holder VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.execute("INSERT OR REPLACE INTO holder VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def release(self, owner: Owner) -> None:
         """Take all addresses of an attachment back."""
@@ -171,7 +220,7 @@ class Ledger:
             self._db.execute("DELETE FROM lease WHERE network = ? AND container_id = ? AND ifname = ?", owner)
 
     def forget(self, owner: Owner) -> None:
-        """Delete an attachment with all that it holds; no error if there is none."""
+        """Delete an attachment with its addresses; no error if there is none."""
         self.release(owner)
         with self._errors("write"):
             self._db.execute("DELETE FROM holder WHERE network = ? AND container_id = ? AND ifname = ?", owner)
@@ -221,5 +270,5 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO latest VALUES (?, ?, ?, ?)", values)
 
 
-def _holder(row: tuple[str, str, str, str, int, str, str]) -> Holder:
-    return Holder(Owner(*row[:3]), row[3], row[4], row[5], tuple(row[6].split()))
+def _holder(row: tuple[str, str, str, str, int, str]) -> Holder:
+    return Holder(Owner(*row[:3]), *row[3:])

@@ -8,14 +8,34 @@ from __future__ import annotations
 
 import ctypes
 import json
+import time
+from _thread import allocate_lock
 from functools import cache
 
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
-__all__ = ["add", "alike", "canonical", "delete", "list_ruleset", "list_tables", "replace", "run"]
+__all__ = [
+    "add",
+    "alike",
+    "canonical",
+    "chains",
+    "delete",
+    "list_ruleset",
+    "list_tables",
+    "listed",
+    "load",
+    "replace",
+    "run",
+]
 
-_OUTPUT_JSON, _OUTPUT_STATELESS = 1 << 4, 1 << 2  # nftables/libnftables.h
+_OUTPUT_STATELESS, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 11  # nftables/libnftables.h
+
+_INTERRUPTED = "Interrupted system call"  # EINTR, in nft's words
+_PATIENCE = 10.0  # seconds
+
+# The library promises nothing to threads, and the kernel takes one transaction of a namespace at a time anyway.
+_alone = allocate_lock()
 
 
 @cache
@@ -37,25 +57,48 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def run(netns: str, commands: str, *, as_json: bool = False) -> str:
-    """Run nft commands in a namespace, as one transaction; return what they print.
+def load() -> bool:
+    """Load the library now, where it can be found; whether there is one."""
+    return _library() is not None
+
+
+def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False) -> str:
+    """Run nft commands in a namespace, as one transaction; return what they print, ``terse`` without elements.
 
     Raises ``KernelError`` with nft's own message, ``CapabilityError`` where neither library nor tool is there.
     """
     with entered(netns):
-        return _run_here(commands, as_json=as_json)
+        return _run_here(commands, as_json=as_json, terse=terse)
 
 
-def _run_here(commands: str, *, as_json: bool = False) -> str:
+def _run_here(commands: str, *, as_json: bool = False, terse: bool = False) -> str:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _run_once(commands, as_json=as_json, terse=terse)
+        except KernelError as error:
+            # Another transaction came while the kernel listed (one in 180 looks beside eight writers). Some of nft's
+            # looks try again by themselves, "get element" does not; nothing was changed.
+            if _INTERRUPTED not in str(error) or time.monotonic() > until:
+                raise
+
+
+def _run_once(commands: str, *, as_json: bool, terse: bool) -> str:
     library = _library()
     if library is None:
-        return _spawned(commands, as_json=as_json)
+        return _spawned(commands, as_json=as_json, terse=terse)
+    with _alone:
+        return _through(library, commands, as_json=as_json, terse=terse)
+
+
+def _through(library: ctypes.CDLL, commands: str, *, as_json: bool, terse: bool) -> str:
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
     context = library.nft_ctx_new(0)
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
-        library.nft_ctx_output_set_flags(context, _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0))
+        flags = _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0) | (_OUTPUT_TERSE if terse else 0)
+        library.nft_ctx_output_set_flags(context, flags)
         failed = library.nft_run_cmd_from_buffer(context, commands.encode())
         output = library.nft_ctx_get_output_buffer(context) or b""
         if failed:
@@ -65,10 +108,10 @@ def _run_here(commands: str, *, as_json: bool = False) -> str:
         library.nft_ctx_free(context)
 
 
-def _spawned(commands: str, *, as_json: bool) -> str:
+def _spawned(commands: str, *, as_json: bool, terse: bool) -> str:
     import subprocess
 
-    options = ["-s", *(["-j"] if as_json else [])]
+    options = ["-s", *(["-j"] if as_json else []), *(["-t"] if terse else [])]
     try:
         done = subprocess.run(["nft", *options, "-f", "-"], input=commands, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -135,3 +178,31 @@ def canonical(family: str, ruleset: str) -> str:
     with anonymous():
         _run_here(f"table {family} podnet {{\n{ruleset}\n}}\n")
         return _body(_run_here(f"list table {family} podnet"))
+
+
+@cache
+def listed(commands: str) -> str:
+    """What this machine's nft lists, elements apart, after commands in a throw-away namespace."""
+    from podnet.kernel.netns import anonymous
+
+    with anonymous():
+        _run_here(commands)
+        return _run_here("list ruleset\n", terse=True)
+
+
+def chains(listing: str) -> dict[str, str]:
+    """The chains of a listing: their rules, stripped, under ``family table chain``."""
+    found: dict[str, str] = {}
+    table = chain = ""
+    for line in map(str.strip, listing.splitlines()):
+        words = line.split()
+        if line.startswith("table ") and line.endswith("{"):
+            table = f"{words[1]} {words[2]}"
+        elif line.startswith("chain ") and line.endswith("{"):
+            chain = f"{table} {words[1]}"
+            found[chain] = ""
+        elif line == "}":
+            chain = ""
+        elif chain:
+            found[chain] += line + "\n"
+    return found

@@ -5,27 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import bridge, ipam, masquerade, plan
-from podnet.cni.plugin.call import locked
+from podnet.cni.plugin import bridge, ipam, parts, plan
+from podnet.cni.plugin.call import locked, turn
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
 from podnet.cni.spec.result import Result, to_json
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.ledger import Holder, boot_id
 from podnet.kernel.diff import Change
-from podnet.kernel.objects import Sysctl
+from podnet.kernel.objects import KernelObject, Sysctl
 from podnet.kernel.schedule import Op, schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from podnet.cni.plugin.call import Call
+    from podnet.cni.plugin.machine import LinkSeen
+    from podnet.ipam.book import Book
     from podnet.ipam.ledger import Ledger
 
-__all__ = ["FORWARDING", "Undo", "add", "check_netns"]
+__all__ = ["FORWARDING", "Undo", "add", "check_netns", "undone"]
 
 _DAD_PATIENCE = 5.0  # seconds, as the reference plugin waits
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -53,6 +56,21 @@ class Undo:
         return problems
 
 
+@contextmanager
+def undone() -> Iterator[Undo]:
+    """What the block has made is taken back where it fails; what could not be is added to the error."""
+    undo = Undo()
+    try:
+        yield undo
+    except BaseException as error:
+        problems = undo.run()
+        if problems and isinstance(error, Exception):
+            known = as_cni_error(error)
+            details = "; ".join(filter(None, [known.details, "not taken back:", *problems]))
+            raise CNIError(known.code, known.msg, details) from error
+        raise
+
+
 def check_netns(call: Call) -> int:
     """The number of the container's namespace. Raises ``CNIError`` 3 where there is none, 8 where it is our own."""
     path = call.environment.netns
@@ -69,18 +87,18 @@ def add(call: Call) -> dict[str, Any]:
     inode = check_netns(call)
     if ipam.own(call.config):
         ipam.ranges_of(call.config)  # what is wrong with the ranges is said before anything is looked at
+    parts.wanted(call)
     _refuse_taken(call)
-    with locked(call.state, call.settings.bridge) as lock, call.ledger() as ledger:
-        undo = Undo()
-        try:
-            return _made(call, ledger, inode, undo, bridge.Shared(call, ledger, lock))
-        except BaseException as error:
-            problems = undo.run()
-            if problems and isinstance(error, Exception):
-                known = as_cni_error(error)
-                details = "; ".join(filter(None, [known.details, "not taken back:", *problems]))
-                raise CNIError(known.code, known.msg, details) from error
-            raise
+    with (
+        turn(call.state, call.owner),
+        locked(call.state, call.settings.bridge) as lock,
+        call.ledger() as ledger,
+        call.book(ledger) as book,
+        undone() as undo,
+    ):
+        call.refuse_abandoned()
+        call.passed("lock")
+        return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 
 
 def _refuse_taken(call: Call) -> None:
@@ -95,69 +113,85 @@ def _refuse_taken(call: Call) -> None:
             raise CNIError(INTERNAL, f"host interface {name} already exists", details)
 
 
-def _made(call: Call, ledger: Ledger, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
-    given = _addresses(call, ledger, inode, undo)
+def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
+    given = _reserve(call, ledger, inode, undo)
+    seen = first = None
+    if ipam.delegated(call.config):
+        # As the reference plugins do: dhcp asks for its address by the container's interface.
+        first, seen = _planned(call, Result()), _bridge(call, undo, shared)
+        _link(call, first, undo)
+        given = ipam.delegate_add(call.machine, call.config, call.environ)
+        undo.push("IPAM", lambda: _delegate_del(call))
+    call.passed("address")
     if call.config.ipam_type and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config")
     if call.settings.mode == "ptp" and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config", "ptp needs ipam")
-    made = plan.make(
-        call.settings, given, call.environment.netns, call.environment.ifname, call.names, call.config.mac, random_mac
-    )
+    made = _planned(call, given)
+    if first is not None:
+        made = plan.beyond_link(made, first.attachment)
     # What this version cannot say is refused before anything is made.
     answer = made.result
     with_mtu = versions.at_least(call.config.version, "1.1.0")
     if not with_mtu:
         answer = answer._replace(interfaces=tuple(each._replace(mtu=0) for each in answer.interfaces))
     to_json(answer, call.config.version)
-    machine, host = call.machine, made.attachment.host
-    if call.settings.mode == "bridge":
-        seen = shared.bridge(undo)
-        shared.gateways(made.gateways, undo)
-        first = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
-        answer = answer._replace(interfaces=(first, *answer.interfaces[1:]))
-    undo.push(f"link {host}", lambda: machine.delete_link(host))
-    sysctls = _host_sysctls(host, routed=call.settings.mode == "ptp")
-    machine.apply(schedule([Change("create", each, None, "ADD") for each in (*made.objects, *sysctls)]))
-    if call.settings.isolated:
-        machine.set_isolated(host)
+    machine = call.machine
+    if first is None:
+        seen = _bridge(call, undo, shared)
+    if seen is not None:
+        shared.gateways(seen, made.gateways, undo)
+        on_host = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
+        answer = answer._replace(interfaces=(on_host, *answer.interfaces[1:]))
+    call.passed("bridge")
+    if first is None:
+        _link(call, made, undo)
+    else:
+        machine.apply(_creating(made.objects))
     for address in made.addresses:
         machine.add_address(address, dad=call.settings.dad, route=call.settings.mode != "ptp")
     for route in made.routes:
         machine.add_route(route)
     if call.settings.dad:
         _wait_for_dad(call)
-    if call.settings.masquerade and answer.ips:
-        addresses = tuple(ip.address for ip in answer.ips)
-        ledger.record(_holder(call, inode, addresses))
-        undo.push("masquerade", lambda: _unmasquerade(call, ledger, addresses, shared))
-        masquerade.add(machine, call.config.name, addresses)
+    call.passed("link")
+    answer = parts.add(call, book, inode, answer, undo)
+    call.passed("rules")
     # Last, because it is the whole machine's and is never taken back.
     if made.gateways or call.settings.mode == "ptp":
         machine.apply([Op("set", Sysctl("", FORWARDING[each], "1"), ("value",)) for each in made.families])
     return to_json(answer, call.config.version)
 
 
-def _unmasquerade(call: Call, ledger: Ledger, addresses: tuple[str, ...], shared: bridge.Shared) -> None:
-    """Take the masquerading of an attachment away, except where another attachment has the address by now."""
-    with ledger.transaction():
-        others = {a for h in ledger.holders(call.config.name) if h.owner != call.owner for a in h.masquerade}
-        masquerade.remove(call.machine, call.config.name, [each for each in addresses if each not in others])
-        if not others and shared.alone():
-            masquerade.remove_table(call.machine, call.config.name)
+def _planned(call: Call, given: Result) -> plan.Plan:
+    place = call.environment
+    return plan.make(call.settings, given, place.netns, place.ifname, call.names, call.config.mac, random_mac)
 
 
-def _addresses(call: Call, ledger: Ledger, inode: int, undo: Undo) -> Result:
-    """Write the attachment down, and get its addresses."""
+def _bridge(call: Call, undo: Undo, shared: bridge.Shared) -> LinkSeen | None:
+    return shared.bridge(undo) if call.settings.mode == "bridge" else None
+
+
+def _link(call: Call, made: plan.Plan, undo: Undo) -> None:
+    """Make the link of a plan, with all else that the plan has."""
+    machine, host = call.machine, made.attachment.host
+    undo.push(f"link {host}", lambda: machine.delete_link(host))
+    machine.apply(_creating((*made.objects, *_host_sysctls(host, routed=call.settings.mode == "ptp"))))
+    if call.settings.isolated:
+        machine.set_isolated(host)
+
+
+def _creating(objects: tuple[KernelObject, ...]) -> list[Op]:
+    return schedule([Change("create", each, None, "ADD") for each in objects])
+
+
+def _reserve(call: Call, ledger: Ledger, inode: int, undo: Undo) -> Result:
+    """Write the attachment down, and get its addresses where our own ledger has them."""
     before = ledger.holder(call.owner)
-    holder = _holder(call, inode, before.masquerade if before else ())
     with ledger.transaction():
-        ledger.record(holder)
+        ledger.record(Holder(call.owner, call.environment.netns, inode, boot_id()))
         found = ipam.assign(ledger, call.owner, call.config, call.stale) if ipam.own(call.config) else Result()
     undo.push("reservation", lambda: _restore(call, ledger, before))
-    if ipam.delegated(call.config):
-        found = ipam.delegate_add(call.machine, call.config, call.environ)
-        undo.push("IPAM", lambda: _delegate_del(call))
     return found
 
 
@@ -171,10 +205,6 @@ def _restore(call: Call, ledger: Ledger, before: Holder | None) -> None:
 
 def _delegate_del(call: Call) -> None:
     ipam.delegate(call.machine, call.config, call.environ, "DEL")
-
-
-def _holder(call: Call, inode: int, addresses: tuple[str, ...]) -> Holder:
-    return Holder(call.owner, call.environment.netns, inode, boot_id(), addresses)
 
 
 def _host_sysctls(host: str, *, routed: bool) -> list[Sysctl]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment
-from podnet.cni.plugin import ipam, masquerade, plan
+from podnet.cni.plugin import ipam, parts, plan
 from podnet.cni.plugin.add import FORWARDING, check_netns
+from podnet.cni.plugin.part import own_ips
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.ipam.ranges import family_of, number
 from podnet.kernel.diff import diff
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from podnet.cni.spec.result import Result
 
 __all__ = ["check", "differences"]
+
+
+_NO_MAC = "00:00:00:00:00:00"
 
 
 def check(call: Call) -> None:
@@ -41,6 +45,9 @@ def _links(call: Call, result: Result) -> list[str]:
     if own is None:
         return [f"prevResult has no interface {ifname} in sandbox {netns}"]
     outer = next((each for each in result.interfaces if each.name == host and not each.sandbox), None)
+    if outer is None:
+        return [f"prevResult has no interface {host} on the host"]
+    seen = call.machine.link("", host)
     wanted = plan.of_result(
         call.settings,
         result,
@@ -57,13 +64,12 @@ def _links(call: Call, result: Result) -> list[str]:
             group=0,
             hairpin=call.settings.hairpin,
             host=host,
-            host_end_mac=outer.mac if outer else "",
+            host_end_mac=outer.mac or (seen.mac if seen else _NO_MAC),
             up=not call.settings.no_interface,
         ),
     )
     routes = [each for name in ("", netns) for each in call.machine.routes(name)]
     problems = differences(_objects(call, result, wanted), _found(call, wanted), routes)
-    seen = call.machine.link("", host)
     if call.settings.isolated and seen is not None and not seen.isolated:
         problems.append(f"port {host} is not isolated")
     return problems
@@ -128,17 +134,13 @@ def _tolerated(wanted: KernelObject, was: KernelObject) -> KernelObject:
 
 
 def _untracked(call: Call, result: Result) -> list[str]:
-    """What the result does not show: masquerading and the reservation."""
-    problems = []
-    own = (call.environment.ifname, call.environment.netns)
-    mine = [ip.address for ip in result.ips if (i := result.interface_of(ip)) and (i.name, i.sandbox) == own]
-    if call.settings.masquerade:
-        problems += masquerade.lacking(call.machine, call.config.name, mine)
+    """What the result does not show: the parts and the reservation."""
+    problems = parts.lacking(call, result)
     if ipam.own(call.config):
         with call.ledger() as ledger:
             held = set(ledger.leases(call.owner))
-        for address in mine:
-            host = address.partition("/")[0]
+        for ip in own_ips(call, result):
+            host = ip.address.partition("/")[0]
             if (family_of(host), number(host)) not in held:
                 problems.append(f"the reservation of {host} is missing")
     return problems

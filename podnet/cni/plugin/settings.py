@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from podnet.cni.spec.config import NetworkConfig
     from podnet.cni.spec.result import DNS
 
-__all__ = ["IN_PROCESS", "Settings", "parse"]
+__all__ = ["CHAINED", "IN_PROCESS", "Settings", "parse"]
 
 IN_PROCESS = ("podnet", "host-local")  # the IPAM types that need no other executable
 
-_MODES = ("bridge", "ptp")
+CHAINED = ("portmap", "bandwidth", "firewall")  # the modes that do one part for what another plugin has made
+
+_MODES = ("bridge", "ptp", *CHAINED)
 _BACKENDS = ("nftables", "iptables")
 
 
@@ -43,6 +45,8 @@ def parse(config: NetworkConfig) -> Settings:
     mode = document.text("mode") or "bridge"
     if mode not in _MODES:
         raise CNIError(UNSUPPORTED_FIELD, f'mode "{mode}" is none of {", ".join(_MODES)}')
+    if mode in CHAINED:
+        return Settings(mode=mode)
     backend = document.text("ipMasqBackend")
     if backend and backend not in _BACKENDS:
         raise CNIError(INVALID_CONFIG, f'unknown ipmasq backend "{backend}"')
@@ -91,6 +95,10 @@ def _bridge(config: NetworkConfig, shared: Settings) -> Settings:
         raise CNIError(INVALID_CONFIG, f"bridge: {name[:40]!r} is no name for an interface")
     if found.hairpin and found.promisc:
         raise CNIError(INVALID_CONFIG, "cannot set hairpin mode and promiscuous mode at the same time")
+    if config.runtime.port_mappings and not found.promisc:
+        # Where bridges hand their packets to netfilter (br_netfilter), one from a pod to its own host port is
+        # translated while it is bridged, and must go back through the port that it came from.
+        found = found._replace(hairpin=True)
     if found.no_interface and config.ipam_type:
         raise CNIError(INVALID_CONFIG, "cannot use IPAM when DisableContainerInterface flag is set")
     return found

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODING_FAILURE",
+    "HOST_PORT_TAKEN",
     "INCOMPATIBLE_VERSION",
     "INTERNAL",
     "INVALID_CONFIG",
@@ -38,6 +39,7 @@ INVALID_NETNS = 8  # of the reference library, not of the specification
 TRY_AGAIN_LATER = 11
 NOT_AVAILABLE = 50  # STATUS: ADD cannot be served
 LIMITED_CONNECTIVITY = 51  # STATUS: and existing containers are impaired
+HOST_PORT_TAKEN = 100  # from 100 on, a plugin's own
 INTERNAL = 999  # of the reference library: any error without a code of its own
 
 

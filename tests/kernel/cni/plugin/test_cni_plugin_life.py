@@ -13,6 +13,7 @@ import pytest
 
 from podnet.cni.plugin.machine import Machine
 from podnet.errors import KernelError
+from podnet.kernel.conntrack import Flow
 from podnet.kernel.objects import Address, Route
 from podnet.kernel.schedule import Op
 
@@ -216,6 +217,9 @@ class FailingMachine(Machine):
     def add_route(self, route: Route) -> None:
         self._step(lambda: Machine.add_route(self, route))
 
+    def forget_flows(self, flows: Sequence[Flow]) -> None:
+        self._step(lambda: Machine.forget_flows(self, flows))
+
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))
         return found
@@ -227,6 +231,7 @@ def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
     host: Any, network: dict[str, Any], late: bool, bridge: str
 ) -> None:
     network |= {"portIsolation": True, "forceAddress": True}
+    network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
     if bridge == "there":
         host.tool("ip", "link", "add", "br0", "type", "bridge")
         host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
@@ -308,7 +313,9 @@ def test_a7_e2_a_failed_delegate_is_told_to_clean_and_its_code_arrives(
 
 def test_a8_the_delegate_is_told_when_we_fail_after_it(host: Any, conf: dict[str, Any], delegate: Path) -> None:
     conf["ipam"] = {"type": "addresses"}
-    code, _ = host.call("ADD", conf | {"bridge": "lo"}, CNI_PATH=str(delegate / "bin"))
+    host.tool("ip", "link", "add", "br9", "type", "bridge")
+    host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br9")
+    code, _ = host.call("ADD", conf | {"bridge": "br9"}, CNI_PATH=str(delegate / "bin"))
     assert (code, (delegate / "calls").read_text().split()) == (1, ["ADD", "DEL"])
     (delegate / "answer").write_text('{"cniVersion": "1.1.0"}')
     assert host.call("ADD", conf, CNI_PATH=str(delegate / "bin"))[1]["msg"] == "IPAM plugin returned missing IP config"

@@ -36,6 +36,11 @@ class Host:
         code, output = run(variables, lambda: json.dumps(conf).encode(), state=str(self.state), machine=self.machine)
         return code, json.loads(output) if output else None
 
+    def raw(self, environ: dict[str, str], data: bytes) -> tuple[int, bytes]:
+        """A call with whatever is given, and what is missing as for c1; exit code, and what was printed."""
+        base = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+        return run(base | environ, lambda: data, state=str(self.state), machine=self.machine)
+
     def add(self, conf: dict[str, Any], container: str = "c1", ifname: str = "eth0", **environ: str) -> Any:
         code, answer = self.call("ADD", conf, container, ifname, **environ)
         assert code == 0, answer
@@ -72,7 +77,7 @@ class Host:
         """All that an ADD could leave, on the host and in c1."""
         links = [sorted(each["ifname"] for each in self.ip("link", netns=name)) for name in ("", "c1")]
         addresses = [sorted(self.addresses(name)) for name in links[0]]
-        ledger = [self.ledger(table) for table in ("holder", "lease")]
+        ledger = [self.ledger(table) for table in ("holder", "lease", "part", "element", "port")]
         return tuple(map(str, (links, addresses, self.routes(), self.tool("nft", "list", "ruleset"), ledger)))
 
     def ledger(self, table: str) -> list[tuple[Any, ...]]:
@@ -99,6 +104,19 @@ def host(tmp_path: Path) -> Iterator[Host]:
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def outside(host: Any) -> Iterator[Any]:
+    """The host with a client outside, in namespace c3."""
+    host.tool("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", "c3")
+    for netns, v4, v6 in ((), "192.0.2.1/24", "fd99::1/64"), (("-n", "c3"), "192.0.2.2/24", "fd99::2/64"):
+        host.tool("ip", *netns, "address", "add", v4, "dev", "up0")
+        host.tool("ip", *netns, "-6", "address", "add", v6, "dev", "up0", "nodad")
+        host.tool("ip", *netns, "link", "set", "up0", "up")
+    host.tool("ip", "-n", "c3", "link", "set", "lo", "up")
+    yield host
+    host.tool("ip", "link", "delete", "up0")
 
 
 @pytest.fixture

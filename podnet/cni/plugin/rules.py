@@ -1,0 +1,99 @@
+"""nftables rules of attachments: elements come and go, each call in one transaction; the rest is a static skeleton."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podnet.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podnet.cni.plugin.machine import Machine
+    from podnet.cni.plugin.part import Rules
+    from podnet.ipam.book import Element
+
+__all__ = ["add", "delete", "delete_tables", "lacking", "put_back"]
+
+
+def add(machine: Machine, wanted: Sequence[Rules]) -> None:
+    """Add the elements of all, and their skeletons where they are missing. Raises ``KernelError``, changing nothing."""
+    elements = [element for each in wanted for element in each.elements]
+    if not elements:
+        return
+    text = _commands("add", elements)
+    try:
+        machine.nft(text)
+    except KernelError:
+        # The first in its table or chain, or an element that a crash has left with another value.
+        delete(machine, elements)
+        machine.nft("".join(each.skeleton for each in wanted) + text)
+
+
+def delete(machine: Machine, elements: Sequence[Element]) -> None:
+    """Delete elements; no error if they are gone. Raises ``KernelError``."""
+    if not elements:
+        return
+    try:
+        machine.nft_removal(_commands("delete", [each._replace(value="") for each in elements]))
+    except KernelError:
+        for each in elements:  # some are gone
+            _delete(machine, each)
+
+
+def put_back(machine: Machine, elements: Sequence[Element]) -> None:
+    """Add elements that were deleted a moment ago, and are another's by now. Raises ``KernelError``."""
+    if elements:
+        machine.nft(_commands("add", elements))
+
+
+def _delete(machine: Machine, element: Element) -> None:
+    try:
+        machine.nft_removal(_commands("delete", [element._replace(value="")]))
+    except KernelError:
+        if _listed(machine, element) is not None:
+            raise
+
+
+def delete_tables(machine: Machine, tables: Iterable[str]) -> None:
+    """Delete tables; no error if they are gone. Raises ``KernelError``."""
+    commands = "".join(f"add table {each}\ndelete table {each}\n" for each in tables)
+    if commands:
+        machine.nft(commands)
+
+
+def lacking(machine: Machine, wanted: Rules, what: str) -> list[str]:
+    """The elements and chains that are not as ``add`` would have them, one reason each."""
+    problems = []
+    for each in wanted.elements:
+        found = _listed(machine, each)
+        if found is None or (each.value and _squeezed(f": {each.value} }}") not in _squeezed(found)):
+            problems.append(f"{what} of {each.key} is missing")
+    if wanted.elements:
+        there: dict[str, str] = {}
+        for table in dict.fromkeys(each.table for each in wanted.elements):
+            there |= machine.nft_chains(table)
+        for name, body in machine.nft_meaning(wanted.skeleton).items():
+            if there.get(name) != body:
+                problems.append(f"{what}: the rules of chain {name} {'differ' if name in there else 'are missing'}")
+    return problems
+
+
+def _listed(machine: Machine, element: Element) -> str | None:
+    try:
+        return machine.nft(f"get element {element.table} {element.map} {{ {element.key} }}\n")
+    except KernelError:
+        return None
+
+
+def _commands(verb: str, elements: Sequence[Element]) -> str:
+    """One command a map: nft reads what it knows of a map once a command."""
+    by_map: dict[tuple[str, str], list[str]] = {}
+    for each in elements:
+        text = f"{each.key} : {each.value}" if each.value else each.key
+        by_map.setdefault((each.table, each.map), []).append(text)
+    return "".join(f"{verb} element {table} {name} {{ {', '.join(each)} }}\n" for (table, name), each in by_map.items())
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
