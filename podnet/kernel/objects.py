@@ -233,6 +233,8 @@ class Route(NamedTuple):
     """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6).
 
     ``onlink`` takes ``via`` to be on the link though no network of the link holds it.
+    ``scope`` is a number of rtnetlink.h, -1 what the kernel's tools take: link without ``via``, else universe.
+    IPv6 has no scopes.
     """
 
     netns: str
@@ -245,6 +247,8 @@ class Route(NamedTuple):
     mtu: int = 0
     table: int = MAIN_TABLE
     protocol: int = PROTOCOL
+    advmss: int = 0
+    scope: int = -1
     onlink: bool = False
 
     @property

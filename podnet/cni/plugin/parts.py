@@ -9,10 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
+from podnet.cni.plugin.aliases import Aliases
+from podnet.cni.plugin.bandwidth import Shaping
 from podnet.cni.plugin.firewall import Firewall
 from podnet.cni.plugin.masquerade import Masquerade
 from podnet.cni.plugin.portmap import PortMap
 from podnet.cni.plugin.settings import CHAINED
+from podnet.cni.plugin.spoof import SpoofCheck
 from podnet.cni.spec.errors import HOST_PORT_TAKEN, CNIError, as_cni_error
 from podnet.errors import PodnetError
 from podnet.ipam.book import Book, Noted
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
-PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall())
+PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall(), Aliases(), SpoofCheck(), Shaping())
 
 
 _REMOVAL = 2.0  # seconds that the removal of another attachment may take

@@ -202,6 +202,10 @@ class FailingMachine(Machine):
         for op in ops:
             self._step(lambda op=op: Machine.apply(self, [op]))  # type: ignore[misc]
 
+    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        for each in messages:
+            self._step(lambda each=each: Machine.send(self, what, [each]))  # type: ignore[misc]
+
     def set_isolated(self, name: str) -> None:
         self._step(lambda: Machine.set_isolated(self, name))
 
@@ -230,7 +234,8 @@ class FailingMachine(Machine):
 def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
     host: Any, network: dict[str, Any], late: bool, bridge: str
 ) -> None:
-    network |= {"portIsolation": True, "forceAddress": True}
+    network |= {"portIsolation": True, "forceAddress": True, "macspoofchk": True}
+    network |= {"ingressRate": 8000, "ingressBurst": 16000, "egressRate": 8000, "egressBurst": 16000}
     network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
     if bridge == "there":
         host.tool("ip", "link", "add", "br0", "type", "bridge")

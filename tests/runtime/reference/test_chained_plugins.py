@@ -15,14 +15,14 @@ pytestmark = pytest.mark.kernel
 
 PORTS = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
 CAPABLE = {"capabilities": {"portMappings": True}}
-A, B, C = "chained-a", "chained-b", "chained-c"
+A, B, C = "beside-a", "beside-b", "beside-c"
 
 
 def answers(pod: str, address: str, port: int = 80, at: int = 8080) -> bool:
     """Whether a server in a pod is reached at a port of the node."""
     with (
         netns.open_socket(pod, socket.AF_INET, socket.SOCK_STREAM) as server,
-        netns.open_socket("chained-node", socket.AF_INET, socket.SOCK_STREAM) as client,
+        netns.open_socket("beside-node", socket.AF_INET, socket.SOCK_STREAM) as client,
     ):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("0.0.0.0", port))

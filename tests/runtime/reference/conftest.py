@@ -20,8 +20,8 @@ from podnet.cni.runtime.conflist import NetworkList, parse
 from podnet.kernel import netns
 
 REFERENCE = Path("/usr/lib/cni")
-PODS = ("chained-a", "chained-b", "chained-c")
-NODE = "chained-node"
+PODS = ("beside-a", "beside-b", "beside-c")
+NODE = "beside-node"
 
 
 @dataclass
