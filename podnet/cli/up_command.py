@@ -21,6 +21,7 @@ def command(topology: str, output: str) -> None:
     """
     from podnet.fabric import fabric_of
     from podnet.kernel.capabilities import require
+    from podnet.kernel.impairment import kind_of
     from podnet.kernel.objects import Process
     from podnet.lab.converge import up
     from podnet.lab.status import change_json
@@ -29,7 +30,7 @@ def command(topology: str, output: str) -> None:
     started = time.monotonic()
     wanted = load(topology)
     require()
-    require(fabric_of(wanted.networking.fabric).NEEDS)
+    require({*fabric_of(wanted.networking.fabric).NEEDS, *(f"tc {kind_of(each.settings)}" for each in wanted.impair)})
     with lab_kernel(wanted.name) as (kernel, supervisor), progress(f"lab {wanted.name}") as told:
         outcome = up(wanted, kernel, told)
         if any(pod.containers for pod in wanted.pods):

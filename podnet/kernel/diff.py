@@ -56,6 +56,7 @@ _FIXED = {
     "vxlan": {"type", "options"},
     "ipip": {"type", "options"},
     "wireguard": {"type"},
+    "qdisc": {"type", "settings"},  # netem keeps what a change does not name
 }
 
 
@@ -115,6 +116,10 @@ def _difference(name: str, was: object, new: object) -> str:
     match name, new:
         case "entries", tuple():
             return _entries(set(was) if isinstance(was, tuple) else set(), set(new))
+        case "settings", tuple():
+            from podnet.kernel.impairment import described
+
+            return f"is {described(was if isinstance(was, tuple) else ())}, should be {described(new)}"
         case "options", tuple():
             return _options(dict(was) if isinstance(was, tuple) else {}, dict(new))
         case "up", _:

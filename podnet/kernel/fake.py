@@ -24,6 +24,7 @@ from podnet.kernel.objects import (
     NftTable,
     Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -89,6 +90,7 @@ class FakeKernel:
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces; see ``podnet.kernel.interface.Kernel``.
 
@@ -96,7 +98,7 @@ class FakeKernel:
         """
         shown = set(names)
         with_tables = {table.netns for table in tables}
-        with_neighbours = set(neighbours)
+        with_neighbours, with_qdiscs = set(neighbours), set(qdiscs)
         found: State = {}
         for key, each in self.state.items():
             match each:
@@ -106,6 +108,8 @@ class FakeKernel:
                     if each.netns in with_tables and (each.name == "podnet" or each.name.startswith("podnet-")):
                         found[key] = each
                 case Neighbours() if each.netns not in with_neighbours:
+                    continue
+                case Qdisc() if each.netns not in with_qdiscs:
                     continue
                 case _ if each.netns in shown:
                     found[key] = each
@@ -160,8 +164,12 @@ class FakeKernel:
             case _:
                 self._put(op, target)
 
-    def _put(self, op: Op, target: Neighbours | Peer | Sysctl | NftTable) -> None:
-        """What is written over whatever is there; only a table must be new to be added."""
+    def _put(self, op: Op, target: Neighbours | Peer | Sysctl | Qdisc | NftTable) -> None:
+        """What is written over whatever is there; only a table or discipline must be new to be added."""
+        if isinstance(target, Qdisc):
+            self._require_link(op, target.netns, target.dev)
+            if target.key in self.state:
+                _refuse(op, errno.EEXIST)
         if isinstance(target, Neighbours | Peer):
             link = self._require_link(op, target.netns, target.dev)
             if isinstance(target, Peer) and link.kind != target.type:
@@ -262,7 +270,7 @@ class FakeKernel:
         self.state[new.key] = new
         netns, dev = new.netns, new.name
         if was.up and not new.up:
-            self._drop(lambda each: _on(each, netns, dev) and not isinstance(each, Peer) and _goes_down(each))
+            self._drop(lambda each: _on(each, netns, dev) and _goes_down(each))
             if isinstance(new, Loopback):  # IPv6 hangs blackholes on lo
                 self._drop(lambda each: isinstance(each, Route) and each.netns == netns and _rejects_ipv6(each))
         if isinstance(new, Bridge | Veth | Tunnel) and isinstance(was, Bridge | Veth | Tunnel):
@@ -406,13 +414,13 @@ def _device_of(sysctl: str) -> str:
 
 
 def _on(each: KernelObject, netns: str, dev: str) -> bool:
-    """Whether an address, route, neighbour or peer is on a link."""
-    return isinstance(each, Address | Route | Neighbours | Peer) and (each.netns, each.dev) == (netns, dev)
+    """Whether an address, route, neighbour, peer or discipline is on a link."""
+    return isinstance(each, Address | Route | Neighbours | Peer | Qdisc) and (each.netns, each.dev) == (netns, dev)
 
 
 def _goes_down(each: KernelObject) -> bool:
-    """Whether it goes when its link is set down: all but IPv4 addresses."""
-    return not isinstance(each, Address) or _is_ipv6(each)
+    """Whether it goes when its link is set down: routes, neighbours, IPv6 addresses."""
+    return isinstance(each, Route | Neighbours) or (isinstance(each, Address) and _is_ipv6(each))
 
 
 def _of(each: KernelObject, netns: str, dev: str) -> bool:
@@ -423,7 +431,7 @@ def _of(each: KernelObject, netns: str, dev: str) -> bool:
 def _is_ipv6(each: KernelObject) -> bool:
     if isinstance(each, Neighbours):
         return each.version == 6
-    if isinstance(each, Peer):
+    if isinstance(each, Peer | Qdisc):
         return False  # what it is sent over is no business of the link
     text = each.dst if isinstance(each, Route) else getattr(each, "address", "")
     return ":" in text

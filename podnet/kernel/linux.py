@@ -21,6 +21,7 @@ from podnet.kernel.objects import (
     NftTable,
     Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -81,9 +82,10 @@ class LinuxKernel:
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces now; see ``podnet.kernel.interface.Kernel``."""
-        with_neighbours = set(neighbours)
+        with_neighbours, with_qdiscs = set(neighbours), set(qdiscs)
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
         rows = {name: dump.links(self._socket(name)) for name in alive}
@@ -98,6 +100,8 @@ class LinuxKernel:
             found += dump.routes(sock, name, devices)
             if name in with_neighbours:
                 found += dump.neighbours(sock, name, devices)
+            if name in with_qdiscs:
+                found += _qdiscs(sock, name, devices)
         there = set(alive)
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += _tables([table for table in tables if table.netns in there])
@@ -331,6 +335,8 @@ class LinuxKernel:
                 return self._changed_link(link, op.fields)
             case Bridge() | Veth() | Tunnel() as link:
                 return [rtnl.delete_link(link.name)]
+            case Qdisc() as qdisc:
+                return self._qdisc(qdisc, delete=op.verb == "delete")
             case Peer() as peer:
                 return self._entry(peer, delete=op.verb == "delete")
             case Address() as address if op.verb == "add":
@@ -385,6 +391,14 @@ class LinuxKernel:
             messages += [rtnl.delete_altname(link.name, stale)] if stale else []
             messages += _altname(link)
         return messages
+
+    def _qdisc(self, qdisc: Qdisc, *, delete: bool) -> list[_Message]:
+        from podnet.kernel import impairment, tc
+
+        if delete:
+            index = self._find(qdisc.netns, qdisc.dev)
+            return [tc.delete_root(index)] if index else []
+        return [impairment.add(qdisc, self._device(qdisc.netns, qdisc.dev))]
 
     def _entry(self, peer: Peer, *, delete: bool) -> list[_Message]:
         from podnet.kernel import tunnel
@@ -501,6 +515,12 @@ def _links(
         elif row.kind == "veth":
             found.append(row.veth(name, devices.get(row.master, ""), *peers.get((name, row.index), ("?", "?"))))
     return found
+
+
+def _qdiscs(sock: NetlinkSocket, name: str, devices: dict[int, str]) -> list[KernelObject]:
+    from podnet.kernel import impairment
+
+    return impairment.observe(sock, name, devices)
 
 
 def _tunnels(sock: NetlinkSocket, name: str, rows: dict[int, dump.LinkRow]) -> list[KernelObject]:

@@ -27,6 +27,7 @@ __all__ = [
     "NftTable",
     "Peer",
     "Process",
+    "Qdisc",
     "Route",
     "State",
     "Sysctl",
@@ -309,6 +310,29 @@ class Sysctl(NamedTuple):
         return f"sysctl {self.name.replace('/', '.')}={self.value} in {self.netns or 'the machine'}"
 
 
+class Qdisc(NamedTuple):
+    """What impairs the packets that a link sends: netem, or a token bucket (``tbf``).
+
+    ``settings`` are numbers in the kernel's units; ``podnet.kernel.impairment`` says which, and in which order.
+    """
+
+    netns: str
+    dev: str
+    type: str
+    settings: tuple[tuple[str, int], ...]
+
+    @property
+    def kind(self) -> str:
+        return "qdisc"
+
+    @property
+    def key(self) -> Key:
+        return ("qdisc", self.netns, self.dev)
+
+    def __str__(self) -> str:
+        return f"{self.type} on {self.dev} in {self.netns or 'the machine'}"
+
+
 class NftTable(NamedTuple):
     """One nftables table with all that is in it; it is replaced as a whole, in one transaction.
 
@@ -354,7 +378,19 @@ class Process(NamedTuple):
 
 Link = Loopback | Bridge | Veth | Tunnel
 KernelObject = (
-    Netns | Loopback | Bridge | Veth | Tunnel | Peer | Address | Route | Neighbours | Sysctl | NftTable | Process
+    Netns
+    | Loopback
+    | Bridge
+    | Veth
+    | Tunnel
+    | Peer
+    | Address
+    | Route
+    | Neighbours
+    | Sysctl
+    | Qdisc
+    | NftTable
+    | Process
 )
 State = dict[Key, KernelObject]
 
@@ -378,8 +414,8 @@ def owned(found: KernelObject, group: int) -> bool:
             return found.group == group
         case Address() | Route():
             return found.protocol == PROTOCOL
-        case Neighbours() | Peer():
-            return True  # only those with podnet's protocol, or of podnet's links, are ever reported
+        case Neighbours() | Peer() | Qdisc():
+            return True  # only those with podnet's protocol or handle, or of podnet's links, are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
         case Netns() | Process():

@@ -46,13 +46,14 @@ class Op(NamedTuple):
 
 
 _TUNNELS = ("vxlan", "wireguard", "ipip")
-_DELETE_ORDER = ("process", "nft", "neighbours", "route", "address", "peer", *_TUNNELS, "veth", "bridge", "netns")
+_DELETE_ORDER = ("process", "nft", "neighbours", "route", "address", "peer", "qdisc", *_TUNNELS, "veth", "bridge",
+                 "netns")  # fmt: skip
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
 _INSIDE_ORDER = {
-    "sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, **dict.fromkeys(_TUNNELS, 3), "address": 4, "peer": 5,
-    "neighbours": 5, "route": 6,
+    "sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, **dict.fromkeys(_TUNNELS, 3), "qdisc": 4, "address": 4,
+    "peer": 5, "neighbours": 5, "route": 6,
 }  # fmt: skip
 _VIA_ORDER = 7  # a gateway may be reached by another route
 

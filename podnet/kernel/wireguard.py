@@ -24,9 +24,13 @@ _NETLINK_GENERIC = 16
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 _CMD_GET_DEVICE, _CMD_SET_DEVICE = 0, 1
 _DEVICE_IFNAME, _DEVICE_PRIVATE_KEY, _DEVICE_PUBLIC_KEY, _DEVICE_PORT, _DEVICE_PEERS = 2, 3, 4, 6, 8
-_PEER_PUBLIC_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_ALLOWED = 1, 3, 4, 9
+_PEER_PUBLIC_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_ALLOWED = 1, 3, 4, 5, 9
 _REMOVE_ME, _REPLACE_ALLOWED = 1, 2
 _ALLOWED_FAMILY, _ALLOWED_ADDRESS, _ALLOWED_MASK = 1, 2, 3
+
+# Seconds. A peer that has it shakes hands as soon as it is there, and not when the first packet waits for it: two
+# ends that begin at one moment can miss each other, and try again only after five seconds.
+_KEEPALIVE = 25
 
 _GENL = struct.Struct("=BBH")
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
@@ -89,6 +93,7 @@ def _set(verb: str, each: Tunnel | Peer, keys: str) -> bytes:
     else:
         allowed = [nested(0, *_network(prefix)) for prefix in each.allowed]
         peer += attr(_PEER_FLAGS, _U32.pack(_REPLACE_ALLOWED)) + attr(_PEER_ENDPOINT, _sockaddr(each.endpoint))
+        peer += attr(_PEER_KEEPALIVE, _U16.pack(_KEEPALIVE))
         peer += nested(_PEER_ALLOWED, *allowed)
     return _name(each.dev) + nested(_DEVICE_PEERS, nested(0, peer))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.store import Reservation, Store, boot_id
@@ -15,7 +15,7 @@ from podnet.kernel.objects import Netns, NftTable, State, Sysctl, replace
 from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
-from podnet.lab.drift import neighbours_of, own, sysctls_of, tables_of
+from podnet.lab.drift import neighbours_of, own, qdiscs_of, sysctls_of, tables_of
 from podnet.lab.labjson import lab_to_json
 from podnet.lab.rows import to_rows
 
@@ -52,6 +52,9 @@ class _Intent:
     wanted: State
     before: Record | None
     new_keys: tuple[Pair, ...] = ()
+    healthy: State = field(default_factory=dict)
+    """``wanted`` without the faults that commands have made."""
+    faults: tuple[list[Any], ...] = ()
 
     @property
     def namespaces(self) -> set[str]:
@@ -83,7 +86,23 @@ def _intent(topology: Topology) -> _Intent:
     wanted = with_neighbours(compile_topology(placement), lab, placement)
     if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
         wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
-    return _Intent(topology, placement, lab, wanted, before, tuple(new_keys))
+    healthy, faults = wanted, tuple(before.faults) if before is not None else ()
+    if faults:
+        wanted, faults = _with_faults(healthy, faults, lab)
+    return _Intent(topology, placement, lab, wanted, before, tuple(new_keys), healthy, faults)
+
+
+def _with_faults(healthy: State, rows: tuple[list[Any], ...], lab: Lab) -> tuple[State, tuple[list[Any], ...]]:
+    """The state with the faults whose targets are still there, and those faults."""
+    from podnet.lab.faults import from_rows, with_faults
+
+    there = {target.name for target in lab.targets}
+    faults = [
+        fault
+        for fault in from_rows(rows)
+        if {fault.target, *(name for group in fault.groups for name in group)} - {""} <= there
+    ]
+    return with_faults(healthy, faults, lab_to_json(lab)), tuple(list(fault) for fault in faults)
 
 
 def _reserved(lab: str) -> dict[str, list[str]]:
@@ -110,7 +129,8 @@ def _observed(kernel: Kernel, intent: _Intent, *, check: bool = False) -> State:
     earlier = before.wanted if before else {}
     tables = tables_of(earlier | intent.wanted)
     neighbours = neighbours_of(intent.wanted) | neighbours_of(earlier)
-    found = kernel.observe(names, sysctls_of(earlier | intent.wanted), tables, neighbours)
+    qdiscs = qdiscs_of(intent.wanted) | qdiscs_of(earlier)
+    found = kernel.observe(names, sysctls_of(earlier | intent.wanted), tables, neighbours, qdiscs)
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, _group(intent))
     return own(found, machine_keys | set(intent.in_machine))
@@ -235,9 +255,10 @@ def _remember(intent: _Intent, *, settled: bool) -> None:
         namespaces=sorted(namespaces),
         machine_keys=sorted(list(key) for key in machine_keys),
         earlier=earlier_of(intent.placement),
-        wanted_rows=to_rows(intent.wanted),
+        wanted_rows=to_rows(intent.healthy),
         lab_json=lab_to_json(intent.lab),
         since=time.time() if before is None else before.since,
+        faults=list(intent.faults),
     )
     record.save(entry)
     if not settled:

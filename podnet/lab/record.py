@@ -56,13 +56,19 @@ class Record(NamedTuple):
     wanted_rows: list[list[Any]]
     lab_json: dict[str, Any]
     since: float  # Unix time in seconds
+    faults: list[list[Any]] = []  # noqa: RUF012 - never changed in place
 
     @property
     def wanted(self) -> State:
-        """The kernel state that the last ``up`` was to reach."""
+        """The kernel state that the last ``up`` was to reach, with the faults that commands made since."""
         from podnet.lab.rows import from_rows
 
-        return from_rows(self.wanted_rows)
+        healthy = from_rows(self.wanted_rows)
+        if not self.faults:
+            return healthy
+        from podnet.lab import faults
+
+        return faults.with_faults(healthy, faults.from_rows(self.faults), self.lab_json)
 
     @property
     def lab(self) -> Lab:

@@ -9,7 +9,7 @@ from podnet.kernel.objects import Peer, State, Tunnel, replace
 from podnet.kernel.schedule import schedule
 from podnet.lab import keys, record
 from podnet.lab.drift import drift
-from podnet.lab.rows import to_rows
+from podnet.lab.rows import from_rows, to_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +62,6 @@ def rekey(name: str, nodes: Sequence[str], kernel: Kernel) -> list[str]:
 
 
 def _with(entry: Record, having: Mapping[str, str], new: Mapping[str, str]) -> Record:
-    wanted = with_other_keys(entry.wanted, {having[node]: public for node, public in new.items()})
+    wanted = with_other_keys(from_rows(entry.wanted_rows), {having[node]: public for node, public in new.items()})
     earlier = entry.earlier | {f"key/{node}": [public] for node, public in new.items()}
     return entry._replace(wanted_rows=to_rows(wanted), earlier=earlier)

@@ -14,6 +14,7 @@ from podnet.kernel.objects import (
     NftTable,
     Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -75,6 +76,9 @@ def _object(kind: str, values: list[Any], shared: list[tuple[tuple[str, str], ..
     if kind in _TUNNELS:
         netns, name, kind, options, *rest = values
         return Tunnel(netns, name, kind, tuple((k, v) for k, v in options), *rest)
+    if kind == "qdisc":
+        netns, dev, kind, settings = values
+        return Qdisc(netns, dev, kind, tuple((k, v) for k, v in settings))
     if kind == "peer":
         netns, dev, kind, name, endpoint, allowed = values
         return Peer(netns, dev, kind, name, endpoint, tuple(allowed))

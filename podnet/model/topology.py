@@ -14,6 +14,7 @@ __all__ = [
     "Container",
     "Expectation",
     "ExtraRoute",
+    "Impairment",
     "Network",
     "Networking",
     "Node",
@@ -160,6 +161,15 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class Impairment:
+    """What one interface does to the packets that it sends; ``settings`` as ``podnet.kernel.impairment`` has them."""
+
+    target: str
+    interface: str
+    settings: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A whole checked topology."""
 
@@ -171,4 +181,5 @@ class Topology:
     routers: tuple[Router, ...] = ()
     clients: tuple[Client, ...] = ()
     expect: tuple[Expectation, ...] = ()
+    impair: tuple[Impairment, ...] = ()
     path: str = field(default="", compare=False)

@@ -7,6 +7,7 @@ from podnet.topology.expect import read_expect
 from podnet.topology.fabrics import check_fabric, check_mtu
 from podnet.topology.hosts import check_hosts, check_joined, check_pod_addresses
 from podnet.topology.identity import check_names, check_references
+from podnet.topology.impair import check_impair
 from podnet.topology.problem import Enough
 from podnet.topology.ranges import check_capacity, check_ranges
 from podnet.topology.routes import check_routes
@@ -29,6 +30,7 @@ _CHECKS = (
     check_pod_addresses,
     check_joined,
     check_routes,
+    check_impair,
     read_expect,
 )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from podnet.cni.attachment import Attachment, mac_of, wanted
 from podnet.errors import TopologyError
 from podnet.fabric import Site, Terms, Way, fabric_of
+from podnet.kernel.impairment import kind_of
 from podnet.kernel.objects import (
     Address,
     Bridge,
@@ -16,6 +17,7 @@ from podnet.kernel.objects import (
     Netns,
     NftTable,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from podnet.model.lab import InterfaceAddress
     from podnet.model.placement import PlacedNode, PlacedPod, Placement
-    from podnet.model.topology import ExtraRoute, Network, Pod
+    from podnet.model.topology import ExtraRoute, Impairment, Network, Pod
 
 __all__ = ["compile_topology", "node_netns", "pod_mtu", "tunnel_of", "uplink_of"]
 
@@ -104,7 +106,15 @@ class _Compiler:
         nodes = {node.node.name: node for node in self.placement.nodes}
         for pod in self.placement.pods:
             objects += self._pod(pod, nodes[pod.pod.node])
-        return objects
+        return objects + [self._impairment(each) for each in self.topology.impair]
+
+    def _impairment(self, impairment: Impairment) -> KernelObject:
+        node = next((n for n in self.placement.nodes if n.node.name == impairment.target), None)
+        netns, dev = netns_of(self.lab, impairment.target), impairment.interface
+        if node is not None:
+            netns = node_netns(self.placement, node)
+            dev = uplink_of(self.placement, node) if dev == "eth0" else dev
+        return Qdisc(netns, dev, kind_of(impairment.settings), impairment.settings)
 
     # -- the underlay -------------------------------------------------------------------------------------
 

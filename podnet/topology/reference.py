@@ -34,6 +34,7 @@ _SECTIONS = (
     ("`env` as a list", "EnvVar"),
     ("`clients`", "Client"),
     ("`routes`", "Route"),
+    ("`impair`", "Impairment"),
     ("`expect`", "Expectation"),
     ("Selector", "Selector"),
 )
@@ -43,6 +44,9 @@ _FORMS = {
     formats.INTERFACE_PATTERN: "interface name",
     formats.ADDRESS_PATTERN: "address",
     formats.DESTINATION_PATTERN: "network, address, `default`",
+    formats.PERCENTAGE_PATTERN: "percentage",
+    formats.DURATION_PATTERN: "time",
+    formats.RATE_PATTERN: "rate",
     formats.SOURCE_PATTERN: "`own`, `node`, `any`, address",
 }
 _PLURALS = {"address": "addresses", "text": "texts"}

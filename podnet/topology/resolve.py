@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from podnet.model.topology import Address, Client, Container, Networking, Node, Pod, Router, Topology
 from podnet.topology import schema
 from podnet.topology.context import Context
+from podnet.topology.impair import impairments
 from podnet.topology.routes import extra_routes
 
 __all__ = ["resolve"]
@@ -60,6 +61,7 @@ def resolve(context: Context, path: str) -> Topology:
             for client in file.clients
         ),
         expect=tuple(context.expect),
+        impair=impairments(context),
         path=path,
     )
 

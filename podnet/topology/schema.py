@@ -359,6 +359,29 @@ class Expectation(Section):
     )
 
 
+Percentage = Annotated[
+    int, PlainValidator(formats.percentage), WithJsonSchema({"type": "string", "pattern": formats.PERCENTAGE_PATTERN})
+]
+Duration = Annotated[
+    int, PlainValidator(formats.duration), WithJsonSchema({"type": "string", "pattern": formats.DURATION_PATTERN})
+]
+Rate = Annotated[int, PlainValidator(formats.rate), WithJsonSchema({"type": "string", "pattern": formats.RATE_PATTERN})]
+
+
+class Impairment(Section):
+    """What an interface does to the packets that it sends; without netem in the kernel, `rate` alone works."""
+
+    target: str = Field(description="Name of a pod, node, client or router.")
+    interface: InterfaceName = Field("eth0", description="The interface that sends.")
+    delay: Duration | None = Field(None, description="How long each packet is held back, as in `20ms`.")
+    jitter: Duration | None = Field(None, description="By how much `delay` varies, as in `5ms`.")
+    loss: Percentage | None = Field(None, description="How many packets are lost, as in `1%`.")
+    duplicate: Percentage | None = Field(None, description="How many packets are sent twice, as in `1%`.")
+    reorder: Percentage | None = Field(None, description="How many packets are not held back, as in `25%`.")
+    corrupt: Percentage | None = Field(None, description="How many packets have a bit flipped, as in `0.1%`.")
+    rate: Rate | None = Field(None, description="Bits per second at most, as in `10mbit`.")
+
+
 class File(Section):
     """A cluster network on one machine: nodes, pods, how they are joined, and what must be reachable."""
 
@@ -370,6 +393,7 @@ class File(Section):
     nodes: list[Node] = Field(min_length=1, description="The nodes, at least one.")
     pods: list[Pod] = Field(default=[], description="The pods.")
     clients: list[Client] = Field(default=[], description="Hosts outside the cluster, on the underlay.")
+    impair: list[Impairment] = Field(default=[], description="Interfaces that lose, delay, disorder or limit.")
     expect: list[Expectation] = Field(
         default=[], description="Adds to, or overrides, what the Kubernetes network model says must be reachable."
     )

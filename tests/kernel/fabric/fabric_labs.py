@@ -196,5 +196,3 @@ def holds(fabric: str, family: str, layout: str, path: Path, **settings: Any) ->
     form_on_the_wire("host-gw" if settings.get("directRouting") else fabric, family, "db", "node2", path, **settings)
     form_on_the_wire(fabric, family, "far", "node3", path, **settings)
     sizes(fabric, family)
-    assert "up (" in succeeds("up", file).out  # the MTUs that were changed
-    clean()
