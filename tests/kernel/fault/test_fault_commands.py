@@ -1,4 +1,4 @@
-"""impair, link, node, partition and heal on a running lab: what packets see of them, and that nothing of them is left."""
+"""impair, link, node, partition and heal on a running lab: what packets see of them, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def pairs(some: set[str], others: set[str]) -> set[str]:
 ALL = {"node1", "node2", "node3", "web", "api", "db", "far"}
 ONE, TWO, THREE = {"node1", "web", "api"}, {"node2", "db"}, {"node3", "far"}
 
+# A link that is down has no IPv6 address: what has it does not even reach itself by it.
 # (what it shows, the command, the one that undoes it, who does not reach whom, what status says)
 TABLE = [
-    ("a pod's link", "link web down", "link web up", pairs({"web"}, ALL), "web:eth0: down"),
-    ("a node's uplink", "link node2 down", "link node2:eth0 up", pairs(TWO, ONE | THREE), "node2:eth0: down"),
+    ("a pod's link", "link web down", "link web up", pairs({"web"}, ALL) | {"web-web"}, "web:eth0: down"),
+    ("a node's uplink", "link node2 down", "link node2:eth0 up", pairs(TWO, ONE | THREE) | {"db-node2"}, "node2:eth0: down"),
     ("a bridge", "link node1:podnet0 down", "link node1:podnet0 up", pairs({"web", "api"}, ALL), "node1:podnet0: down"),
     ("a node", "node node3 stop", "node node3 start", pairs(THREE, ONE | TWO) | {"far-node3"}, "node3: stopped"),
     ("two sides", "partition node1,node2 node3", "heal", pairs(THREE, ONE | TWO), "partition: node1,node2 | node3"),
