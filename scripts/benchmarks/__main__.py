@@ -5,6 +5,7 @@ lab      `podnet up` and `podnet down` as whole processes, for N pods on 10 node
 mininet  Mininet with Linux bridges: 50 hosts on one switch, start and stop, without Python's own start
 plugin   the CNI plugin, warm and cold, beside the reference bridge, host-local and portmap, taking turns: ADD and DEL
          as whole processes, 100 by 8 at once, and an ADD into a range with 60,000 reservations
+fabrics  one TCP stream (iperf3) and echoes between pods of two nodes, for each fabric that the kernel has, taking turns
 startup  `podnet --help` and `podnet status` beside `python -c 'import click, json, sqlite3'`, taking turns
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import fabrics
 import lab
 import mininet_hosts
 import plugin
@@ -26,7 +28,7 @@ import startup
 import tables
 from stopwatch import machine, say
 
-PARTS = ("lab", "mininet", "startup", "plugin")
+PARTS = ("lab", "mininet", "startup", "plugin", "fabrics")
 
 
 def arguments() -> argparse.Namespace:
@@ -75,6 +77,8 @@ def main() -> int:
             results["mininet"] = mininet_hosts.measure(args.runs)
         if "plugin" in parts:
             results["plugin"] = plugin.measure(Path(folder) / "bin", args.rounds, args.runs)
+        if "fabrics" in parts:
+            results["fabrics"] = fabrics.measure(Path(folder), args.runs)
     print(tables.render(results, markdown=args.markdown))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -43,7 +43,8 @@ ONE, TWO, THREE = {"node1", "web", "api"}, {"node2", "db"}, {"node3", "far"}
 # (what it shows, the command, the one that undoes it, who does not reach whom, what status says)
 TABLE = [
     ("a pod's link", "link web down", "link web up", pairs({"web"}, ALL) | {"web-web"}, "web:eth0: down"),
-    ("a node's uplink", "link node2 down", "link node2:eth0 up", pairs(TWO, ONE | THREE) | {"db-node2"}, "node2:eth0: down"),
+    ("a node's uplink", "link node2 down", "link node2:eth0 up", pairs(TWO, ONE | THREE) | {"db-node2"},
+     "node2:eth0: down"),
     ("a bridge", "link node1:podnet0 down", "link node1:podnet0 up", pairs({"web", "api"}, ALL), "node1:podnet0: down"),
     ("a node", "node node3 stop", "node node3 start", pairs(THREE, ONE | TWO) | {"far-node3"}, "node3: stopped"),
     ("two sides", "partition node1,node2 node3", "heal", pairs(THREE, ONE | TWO), "partition: node1,node2 | node3"),
