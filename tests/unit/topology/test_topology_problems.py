@@ -123,7 +123,7 @@ KEYS = [
     ("networking is a list", HEAD + "networking: «[a]\nnodes: [{name: n1}]\n", "must be a mapping", ""),
     ("command is a text", container("command: «nc -l 80"), "`command` must be a list", 'write [nc, -l, "80"]'),
     ("empty command", container("command: «[]"), "`command` needs at least 1 entry", ""),
-    ("impair nobody", ONE + "impair: [{target: «n2, loss: 5%}]\n", 'there is no "n2" to impair', '"n1"'),
+    ("impair nobody", ONE + "impair: [{target: «n2, loss: 5%}]\n", 'there is no "n2" to impair', "there is n1"),
     ("impair an interface", ONE + "impair: [{target: n1, interface: «eth7, loss: 5%}]\n", "no interface", '"eth0"'),
     ("impair by nothing", ONE + "impair: [«{target: n1}]\n", "nothing is impaired: write one of `delay`", ""),
     ("impair twice", ONE + "impair: [{target: n1, loss: 5%}, «{target: n1, rate: 5mbit}]\n", "impaired already", "one"),
