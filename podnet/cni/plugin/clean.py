@@ -62,13 +62,8 @@ def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
     Link and parts at once, because the kernel makes both wait for RCU.
     """
     seen = host_end(call.machine, owner)
-    if seen is None:
-        parts.remove(call.machine, book, owner)
-    elif not book.parts(owner):
-        call.machine.delete_link(seen.name)
-    else:
-        wait = call.machine.delete_link_aside(seen.name)
-        parts.all_of([lambda: parts.remove(call.machine, book, owner), wait])
+    link = (lambda: call.machine.delete_link(seen.name)) if seen is not None else lambda: None
+    parts.remove(call.machine, book, owner, meanwhile=link)
     call.passed("removal")
     holder = ledger.holder(owner)
     if holder is not None and not holder.inode:

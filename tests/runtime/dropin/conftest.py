@@ -1,4 +1,4 @@
-"""The CNI plugin's hosts, as in ``tests/kernel/cni/plugin``."""
+"""The CNI plugin's hosts, as in ``tests/kernel/cni``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
-_FOLDER = Path(__file__).parents[2] / "kernel/cni/plugin"
-sys.path.insert(0, str(_FOLDER))
+_FOLDER = Path(__file__).parents[2] / "kernel/cni"
+sys.path.insert(0, str(_FOLDER / "plugin"))
 
 _spec = importlib.util.spec_from_file_location("cni_plugin_hosts", _FOLDER / "conftest.py")
 assert _spec is not None
