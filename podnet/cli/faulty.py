@@ -36,6 +36,8 @@ def split(entry: Record, text: str) -> tuple[str, str]:
     first = str(target["interfaces"][0]["name"])
     links = [each for each in entry.wanted.values() if isinstance(each, Bridge | Veth | Tunnel)]
     there = sorted(each.name for each in links if each.netns == target["netns"])
+    if interface == "eth0" and not target["netns"]:
+        interface = first  # a host node's uplink has another name, so as not to collide with the machine's
     if interface and interface not in there:
         msg = f"{name} has no interface {interface}: there are {', '.join(there)}"
         raise UsageError(msg)

@@ -154,10 +154,16 @@ def change(name: str, kernel: Kernel, edit: Callable[[list[Fault], record.Record
         after = before._replace(faults=[list(fault) for fault in faults])
         old, new = before.wanted, after.wanted
         keys = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-        record.save(after._replace(settled=False))
+        meanwhile = _in_machine(old) | _in_machine(new) | {tuple(key) for key in before.machine_keys}
+        record.save(after._replace(settled=False, machine_keys=sorted(map(list, meanwhile))))
         _follow(kernel, after, old, new, keys)
-        record.save(after)
+        record.save(after._replace(machine_keys=sorted(map(list, _in_machine(new)))))
         return faults
+
+
+def _in_machine(state: State) -> set[tuple[str, ...]]:
+    """The keys of what is in the machine's own namespace."""
+    return {key for key, each in state.items() if not each.netns}
 
 
 def _follow(kernel: Kernel, entry: record.Record, old: State, new: State, keys: set[tuple[str, ...]]) -> None:

@@ -104,6 +104,22 @@ def test_what_is_refused_half_way_is_completed_by_the_next_up(lab: tuple[FakeKer
     assert len(record.find("lab").faults) == 4
 
 
+@pytest.mark.parametrize("wanted", [[Fault("impair", "h", "UPLINK", LOSS)], [Fault("link", "h", "UPLINK")]], ids=str)
+def test_a_node_that_is_the_machine_itself(lab: tuple[FakeKernel, Path], wanted: list[Fault]) -> None:
+    kernel, file = lab
+    file.write_text(TEXT.replace("{name: node1}", "{name: h, host: true}").replace("node: node1", "node: h"))
+    converge.up(load(str(file)), kernel)
+    uplink = next(t for t in record.find("lab").lab_json["targets"] if t["name"] == "h")["interfaces"][0]["name"]
+    healthy, keys = dict(kernel.state), record.find("lab").machine_keys
+    make(kernel, [fault._replace(interface=uplink) for fault in wanted])
+    assert kernel.state != healthy
+    assert drifting(kernel) == []
+    assert converge.up(load(str(file)), kernel).changes == []
+    make(kernel, [])
+    assert kernel.state == healthy
+    assert record.find("lab").machine_keys == keys
+
+
 def test_a_fault_goes_with_its_target(lab: tuple[FakeKernel, Path]) -> None:
     kernel, file = lab
     make(kernel, [Fault("link", "db", "eth0"), Fault("node", "node1")])
