@@ -62,6 +62,7 @@ class LinuxKernel:
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
+        self._new_peers: list[Peer] = []
 
     def close(self) -> None:
         """Close all sockets."""
@@ -160,8 +161,13 @@ class LinuxKernel:
                 if progress is not None:
                     progress(done)
             self._complete()
+            if self._new_peers:
+                from podnet.kernel import wireguard
+
+                wireguard.shake_hands(self._new_peers, self._keys)
         finally:
             self._later.clear()
+            self._new_peers.clear()
 
     def _apply_batch(self, group: str, name: str, batch: list[Op]) -> None:
         if group == "delete-namespaces":
@@ -227,6 +233,7 @@ class LinuxKernel:
         for index, error in self._named(ops[0], wireguard.apply, name, changes, self._keys):
             if not (ops[index].verb == "delete" and error.errno in _GONE):
                 raise _refused(ops[index], str(error), error.errno) from error
+        self._new_peers += [op.object for op in ops if op.verb == "add" and isinstance(op.object, Peer)]
         others = [
             op._replace(fields=tuple(field for field in op.fields if field != "options"))
             for op in ops

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
+from podnet.kernel import rtnl
 from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
 from podnet.kernel.objects import Peer, Tunnel
 from podnet.kernel.rtnl import split
@@ -18,19 +20,23 @@ from podnet.kernel.rtnl import split
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["apply", "key_file", "observe"]
+__all__ = ["apply", "key_file", "observe", "shake_hands"]
 
 _NETLINK_GENERIC = 16
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 _CMD_GET_DEVICE, _CMD_SET_DEVICE = 0, 1
 _DEVICE_IFNAME, _DEVICE_PRIVATE_KEY, _DEVICE_PUBLIC_KEY, _DEVICE_PORT, _DEVICE_PEERS = 2, 3, 4, 6, 8
 _PEER_PUBLIC_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_ALLOWED = 1, 3, 4, 5, 9
-_REMOVE_ME, _REPLACE_ALLOWED = 1, 2
+_REMOVE_ME, _REPLACE_ALLOWED, _UPDATE_ONLY = 1, 2, 4
 _ALLOWED_FAMILY, _ALLOWED_ADDRESS, _ALLOWED_MASK = 1, 2, 3
 
-# Seconds. A peer that has it shakes hands as soon as it is there, and not when the first packet waits for it: two
-# ends that begin at one moment can miss each other, and try again only after five seconds.
+# Seconds. A peer shakes hands as soon as it gets a keepalive. Where that fails it tries again only five seconds later
+# (REKEY_TIMEOUT), and it fails where both ends begin at once, each dropping what it began for what it is asked; or
+# where a link has just come up, which loses packets until the kernel's link watcher has seen it, within a second. So
+# one end begins, when both and all between them are there.
 _KEEPALIVE = 25
+_READY_WITHIN = 2.0
+_IFLA_OPERSTATE, _OPERSTATES_READY = 16, {0, 6}  # unknown, up: linux/if.h
 
 _GENL = struct.Struct("=BBH")
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
@@ -83,17 +89,52 @@ def apply(netns: str, changes: Sequence[tuple[str, Tunnel | Peer]], keys: str) -
         family.close()
 
 
+def shake_hands(peers: Sequence[Peer], keys: str) -> None:
+    """Let new peers greet each other, one end of each pair, once the links of their namespaces carry packets."""
+    devices = {(peer.netns, peer.dev) for peer in peers}
+    own = {device: dict(observe(*device)[0]).get("public", "") for device in devices}
+    new = {(own[peer.netns, peer.dev], peer.id) for peer in peers}
+    deadline = time.monotonic() + _READY_WITHIN
+    while not all(_ready(netns) for netns, _ in devices) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for netns, dev in sorted(devices):
+        mine = own[netns, dev]
+        changes: list[tuple[str, Tunnel | Peer]] = [
+            ("greet", peer)
+            for peer in peers
+            if (peer.netns, peer.dev) == (netns, dev) and (mine < peer.id or (peer.id, mine) not in new)
+        ]
+        if changes:
+            apply(netns, changes, keys)
+
+
+def _ready(netns: str) -> bool:
+    """Whether the veths of a namespace that are up and no ports are ready to send."""
+    sock = NetlinkSocket(netns)
+    try:
+        for _, data, start, end in sock.dump(rtnl.RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
+            values = {kind: (begin, stop) for kind, begin, stop in attrs(data, start + 16, end)}
+            up = struct.unpack_from("=BxHiII", data, start)[3] & rtnl.IFF_UP
+            veth = rtnl.IFLA_LINK in values and rtnl.IFLA_MASTER not in values
+            if up and veth and data[values[_IFLA_OPERSTATE][0]] not in _OPERSTATES_READY:
+                return False
+        return True
+    finally:
+        sock.close()
+
+
 def _set(verb: str, each: Tunnel | Peer, keys: str) -> bytes:
     if isinstance(each, Tunnel):
         private = attr(_DEVICE_PRIVATE_KEY, _private(keys, each.option("public")))
         return _name(each.name) + private + attr(_DEVICE_PORT, _U16.pack(int(each.option("port"))))
     peer = attr(_PEER_PUBLIC_KEY, b64decode(each.id))
-    if verb == "delete":
+    if verb == "greet":
+        peer += attr(_PEER_FLAGS, _U32.pack(_UPDATE_ONLY)) + attr(_PEER_KEEPALIVE, _U16.pack(_KEEPALIVE))
+    elif verb == "delete":
         peer += attr(_PEER_FLAGS, _U32.pack(_REMOVE_ME))
     else:
         allowed = [nested(0, *_network(prefix)) for prefix in each.allowed]
         peer += attr(_PEER_FLAGS, _U32.pack(_REPLACE_ALLOWED)) + attr(_PEER_ENDPOINT, _sockaddr(each.endpoint))
-        peer += attr(_PEER_KEEPALIVE, _U16.pack(_KEEPALIVE))
         peer += nested(_PEER_ALLOWED, *allowed)
     return _name(each.dev) + nested(_DEVICE_PEERS, nested(0, peer))
 
