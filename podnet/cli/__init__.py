@@ -25,6 +25,10 @@ _COMMANDS = {
     "status": "Show a lab's nodes and pods, and where the kernel differs from the topology.",
     "list": "List the running labs.",
     "test": "Send packets between all pods and nodes, and compare with what must be.",
+    "why": "Send one packet, and say why it was lost.",
+    "fault": "Break a running lab on purpose, by name, and put it right again.",
+    "trace": "Follow one packet from A to B and its answer back, device by device.",
+    "diff": "Compare two saved runs of podnet test.",
     "exec": "Run a command in a pod, node, client or router.",
     "shell": "Open a shell in a pod, node, client or router.",
     "logs": "Show what the containers of a pod wrote.",
@@ -96,7 +100,7 @@ def cli(debug: bool) -> None:
       podnet down                             leave nothing behind
 
     Exit codes: 0 done; 1 a check failed or a difference was found; 2 usage or topology error; 3 this machine
-    lacks a capability; 4 the kernel or a tool refused.
+    lacks a capability, or a check could not be measured; 4 the kernel or a tool refused.
     """
 
 

@@ -55,9 +55,13 @@ def udp_flows(netns: str, family: int, port: int) -> list[Flow]:
     request = _GENMSG.pack(kind, 0, 0) + nested(_CTA_TUPLE_ORIG, proto) + nested(_CTA_FILTER, wanted)
     sock = NetlinkSocket(netns, _NETLINK_NETFILTER)
     try:
-        found = [_flow(family, data[start + 4 : end]) for _, data, start, end in sock.dump(_GET, request)]
+        dumped = sock.dump(_GET, request)
+    except KernelError as error:
+        msg = f"cannot list the tracked flows (does the kernel have CONFIG_NF_CT_NETLINK?): {error}"
+        raise KernelError(msg, error.errno) from error
     finally:
         sock.close()
+    found = [_flow(family, data[start + 4 : end]) for _, data, start, end in dumped]
     return [each for each in found if each is not None and each.port == port]
 
 

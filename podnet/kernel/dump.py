@@ -28,13 +28,15 @@ from podnet.kernel.objects import (
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
 
-__all__ = ["LinkRow", "addresses", "link", "links", "neighbours", "routes"]
+__all__ = ["LinkRow", "addresses", "link", "links", "neighbours", "routes", "senders"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _PROTO_KERNEL, _PROTO_RA = 2, 9
 _ON_LOOPBACK = {"127.0.0.1/8", "::1/128"}
+_RT_SCOPE_LINK, _IFA_F_TENTATIVE = 253, 0x40
+_VERSIONS = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
 _IFAPROT_KERNEL = {1, 2, 3}  # loopback, router advertisement, link-local: linux/if_addr.h
 _RTM_F_CLONED = 0x200
 _IP6_RT_PRIO_USER = 1024
@@ -175,6 +177,22 @@ def addresses(sock: NetlinkSocket, netns: str, names: dict[int, str], only: int 
         text = f"{socket.inet_ntop(family, address)}/{length}"
         if dev != "lo" or text not in _ON_LOOPBACK:
             found.append(Address(netns, dev, text, protocol))
+    return found
+
+
+def senders(sock: NetlinkSocket) -> list[tuple[int, str, bool]]:
+    """The addresses that a namespace may send from to others: IP version, address, whether it is ready.
+
+    Not ready is what duplicate address detection still holds back. Left out are addresses of the scopes host and link.
+    """
+    found = []
+    for _, data, start, end in sock.dump(rtnl.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
+        family, _, flags, scope, _ = struct.unpack_from("=BBBBi", data, start)
+        values = {kind: data[begin:stop] for kind, begin, stop in attrs(data, start + 8, end)}
+        address = values.get(rtnl.IFA_LOCAL) or values.get(rtnl.IFA_ADDRESS)
+        if scope < _RT_SCOPE_LINK and address is not None and family in _VERSIONS:
+            text = socket.inet_ntop(family, address)
+            found.append((_VERSIONS[family], text, not flags & _IFA_F_TENTATIVE))
     return found
 
 

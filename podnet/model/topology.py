@@ -148,16 +148,24 @@ class Expectation:
     ``sources`` and ``targets`` are names of pods, nodes and clients, selectors already resolved.
     ``port`` is 0 for ICMP. ``families`` are IP versions. ``source`` is the sender's address that the receiver
     must see: ``"own"`` (no NAT), ``"node"`` (masqueraded to the sender's node), an address, or ``"any"``.
+    What is asked besides: ``ttl`` as the receiver sees it, ``via`` the names of what forwards, in order, ``mtu`` the
+    largest packet in bytes, ``latency_ms`` of the median, ``loss`` from 0 to 1, ``within`` so many seconds.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    protocol: str  # icmp | tcp | udp
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
     verdict: str  # reach | refuse | drop
     port: int = 0
     families: tuple[int, ...] = (4, 6)
     source: str = "any"
     line: int = 0
+    ttl: int | None = None
+    via: tuple[str, ...] | None = None
+    mtu: int | None = None
+    latency_ms: float | None = None
+    loss: float | None = None
+    within: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,12 +333,14 @@ Ports = Annotated[
 True_ = Annotated[bool, AfterValidator(formats.only_true), WithJsonSchema({"type": "boolean", "const": True})]
 
 
-class Expectation(Section):
-    """What must be seen when the pairs of `from` and `to` talk; exactly one of `icmp`, `tcp` and `udp`."""
+# The protocols of an expectation, in the order in which messages name them.
+PROTOCOLS = ("icmp", "tcp", "udp", "sctp", "connect", "http", "dns")
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["icmp"]}, {"required": ["tcp"]}, {"required": ["udp"]}]}
-    )
+
+class Expectation(Section):
+    """What must be seen when the pairs of `from` and `to` talk, by exactly one protocol: a key from `icmp` to `dns`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in PROTOCOLS]})
 
     from_: Selection = Field(
         alias="from",
@@ -348,6 +350,15 @@ class Expectation(Section):
     icmp: True_ | None = Field(None, description="`true`: an ICMP echo.")
     tcp: Ports | None = Field(None, description="A TCP port, or a list of ports.")
     udp: Ports | None = Field(None, description="A UDP port, or a list of ports.")
+    sctp: Ports | None = Field(
+        None,
+        description="An SCTP port, or a list: its INIT, which podnet answers itself, so that no kernel needs SCTP.",
+    )
+    connect: Ports | None = Field(
+        None, description="A TCP port, or a list: a whole connection, not only its first step."
+    )
+    http: Ports | None = Field(None, description="A TCP port, or a list: an HTTP request, answered by any status.")
+    dns: Ports | None = Field(None, description="A UDP port, or a list: a DNS query, answered by any response.")
     verdict: Literal["reach", "refuse", "drop"] = Field(
         "reach", description="What must happen: an answer comes, it is refused, or nothing comes back."
     )
@@ -356,6 +367,22 @@ class Expectation(Section):
         None,
         description="The sender's address as the receiver must see it: `own`, `node` (that of the sender's node), "
         "`any`, or an address. Default: `own`; `any` where a client takes part or `verdict` is not `reach`.",
+    )
+    ttl: Annotated[int, Field(ge=1, le=255)] | None = Field(
+        None, description="TTL or hop limit that the receiver must see: 64 less one for each host that forwards."
+    )
+    via: list[str] | None = Field(
+        None, description="Names of the nodes and routers that forward the packet, in order; `[]` for none."
+    )
+    mtu: Mtu | None = Field(None, description="Size in bytes of the largest IP packet that passes; `icmp` only.")
+    latency_ms: Annotated[int, Field(ge=1, le=60000)] | None = Field(
+        None, description="Milliseconds that the median of 20 round trips may take; `icmp`, `tcp` and `udp` only."
+    )
+    loss_percent: Annotated[int, Field(ge=0, le=99)] | None = Field(
+        None, description="Share of 100 packets that may be lost, in percent; `icmp`, `tcp` and `udp` only."
+    )
+    within: Annotated[int, Field(ge=1, le=3600)] | None = Field(
+        None, description="Seconds that the network has to become what is expected: until then it is asked again."
     )
 
 

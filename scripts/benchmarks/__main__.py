@@ -3,6 +3,8 @@
 lab      `podnet up` and `podnet down` as whole processes, for N pods on 10 nodes, and the kernel's floor for the
          same objects (scripts/bench-floor.c), taking turns
 mininet  Mininet with Linux bridges: 50 hosts on one switch, start and stop, without Python's own start
+reach    `podnet test` of all ordered pairs of 100, 400 and 1,000 pods as a whole process, and serial ping, scapy's sr()
+         and Mininet's pingAll() on sizes that they can finish
 plugin   the CNI plugin, warm and cold, beside the reference bridge, host-local and portmap, taking turns: ADD and DEL
          as whole processes, 100 by 8 at once, and an ADD into a range with 60,000 reservations
 fabrics  one TCP stream (iperf3) and echoes between pods of two nodes, for each fabric that the kernel has, taking turns
@@ -24,11 +26,12 @@ import fabrics
 import lab
 import mininet_hosts
 import plugin
+import reach
 import startup
 import tables
 from stopwatch import machine, say
 
-PARTS = ("lab", "mininet", "startup", "plugin", "fabrics")
+PARTS = ("lab", "mininet", "reach", "startup", "plugin", "fabrics")
 
 
 def arguments() -> argparse.Namespace:
@@ -75,6 +78,8 @@ def main() -> int:
             results["lab"] = lab.measure(Path(folder), args.pods, args.runs)
         if "mininet" in parts:
             results["mininet"] = mininet_hosts.measure(args.runs)
+        if "reach" in parts:
+            results["reach"] = reach.measure(Path(folder), args.runs, large=args.pods == (10, 100, 1000))
         if "plugin" in parts:
             results["plugin"] = plugin.measure(Path(folder) / "bin", args.rounds, args.runs)
         if "fabrics" in parts:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.call import Call
     from podnet.cni.spec.result import Result
 
-__all__ = ["add", "check", "collect", "delete"]
+__all__ = ["add", "check", "collect", "delete", "status"]
 
 
 def add(call: Call) -> dict[str, Any]:
@@ -59,6 +59,11 @@ def collect(call: Call, mode: str) -> None:
         ]
         steps.append(lambda: parts.drop_tables(call.machine, book, network, [mode]))
         parts.all_of(steps)
+
+
+def status(call: Call) -> None:
+    """Raise ``CNIError`` where ADD would be refused for its keys."""
+    parts.wanted(call)
 
 
 def _answer(call: Call, result: Result) -> dict[str, Any]:

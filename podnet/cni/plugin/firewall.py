@@ -42,7 +42,7 @@ def parse(document: Document) -> Keys:
     """The keys of a configuration. Raises ``CNIError`` 2 for firewalld, 7 for what there is not."""
     backend = document.text("backend")
     if backend not in ("", "nftables", "iptables"):
-        details = 'without the key, or with "nftables", the rules are nftables\''
+        details = 'without the key, or with "nftables", the rules are of nftables'
         raise CNIError(UNSUPPORTED_FIELD, f'{document.path("backend")}: "{backend[:40]}" is not supported', details)
     policy = document.text("ingressPolicy") or "open"
     if policy not in _POLICIES:

@@ -195,13 +195,16 @@ def _chained(command: str, call: Call, mode: str) -> dict[str, Any]:
         chained.delete(call, mode)
     elif command == "GC":
         chained.collect(call, mode)
+    else:
+        chained.status(call)
     return {}
 
 
 def _status(call: Call) -> None:
     """Raise ``CNIError`` 50 where no address is left, or what the IPAM plugin says."""
-    from podnet.cni.plugin import ipam
+    from podnet.cni.plugin import ipam, parts
 
+    parts.wanted(call)
     if ipam.delegated(call.config):
         ipam.delegate(call.machine, call.config, call.environ, "STATUS")
     if not ipam.own(call.config):

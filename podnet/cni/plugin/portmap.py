@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from podnet.cni.plugin.masquerade import subnet_of
 from podnet.cni.plugin.part import Data, Part, Rules, own_ips, section
 from podnet.cni.spec.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
+from podnet.errors import KernelError
 from podnet.ipam.book import Element, Port
 from podnet.ipam.ranges import family_of
 from podnet.kernel.objects import Sysctl
@@ -88,7 +89,9 @@ class PortMap(Part):
     name = "portmap"
 
     def wanted(self, call: Call) -> bool:
-        parse(section(call, self.name))
+        keys = parse(section(call, self.name))
+        if any(keys.conditions):
+            _try(call.machine, keys.conditions)
         return bool(call.config.runtime.port_mappings)
 
     def data(self, call: Call, result: Result) -> Data:
@@ -162,6 +165,16 @@ class PortMap(Part):
                 machine.forget_flows(
                     [each for each in machine.udp_flows(family_of(inner), port) if each.replier == inner]
                 )
+
+
+def _try(machine: Machine, conditions: tuple[str, str]) -> None:
+    """Raise ``CNIError`` 7 for conditions that nft does not understand: found out in a throw-away namespace."""
+    for key, each in zip(("conditionsV4", "conditionsV6"), conditions, strict=True):
+        try:
+            machine.nft_meaning(_skeleton((), (each, "") if key == "conditionsV4" else ("", each)))
+        except KernelError as error:
+            reason = str(error).partition("\n")[0].removeprefix("Error: ")
+            raise CNIError(INVALID_CONFIG, f"portmap.{key}: nft does not understand {each[:80]!r}: {reason}") from None
 
 
 def _mappings(asked: Iterable[PortMapping], first: dict[int, str]) -> Iterable[tuple[str, str, int, str, int]]:

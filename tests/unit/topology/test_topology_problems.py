@@ -326,6 +326,16 @@ ROUTES = [
 
 EXPECT = [
     ("no protocol", expect("from: web, to: n1").replace("- {", "- «{"), "one of `icmp: true`", ""),
+    ("two of the further protocols", expect("from: web, to: n1, http: 80, «dns: 53"), "found 2", ""),
+    ("fraction of a ms", expect("from: web, to: n1, icmp: true, latencyMs: «0.5"), "a number with a fraction", ""),
+    ("http port", expect("from: web, to: n1, http: «0"), "`http` must be from 1 to 65535, found 0", ""),
+    ("ttl of a drop", expect("from: web, to: n1, icmp: true, verdict: drop, «ttl: 62"), "`verdict` is drop", "take"),
+    ("mtu by tcp", expect("from: web, to: n1, tcp: 80, «mtu: 1400"), "`mtu` is not measured by `tcp`", "for icmp"),
+    ("latency by http", expect("from: web, to: n1, http: 80, «latencyMs: 5"), "`latencyMs` is not measured", "icmp"),
+    ("no latency", expect("from: web, to: n1, icmp: true, latencyMs: «0"), "`latencyMs` must be from 1 to 60000, found 0", ""),
+    ("all lost", expect("from: web, to: n1, icmp: true, lossPercent: «100"), "`lossPercent` must be from 0 to 99, found 100", ""),
+    ("forever", expect("from: web, to: n1, icmp: true, within: «0"), "`within` must be from 1 to 3600, found 0", ""),
+    ("via a pod", expect("from: web, to: n1, icmp: true, via: [«web]"), 'no node or router "web"', ""),
     ("two protocols", expect("from: web, to: n1, icmp: true, «tcp: 80"), "found 2", ""),
     ("icmp false", expect("from: web, to: n1, icmp: «false"), "this takes only true", ""),
     ("icmp number", expect("from: web, to: n1, icmp: «1"), "`icmp` must be true or false", ""),

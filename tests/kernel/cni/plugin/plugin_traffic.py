@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from podnet.kernel.netns import entered, open_socket
 
@@ -24,7 +24,7 @@ def serving(netns: str, port: int = 80) -> Iterator[None]:
                 connection, address = server.accept()
             except TimeoutError:
                 continue
-            with connection:
+            with connection, suppress(ConnectionError):  # the client may have given up
                 connection.sendall(address[0].removeprefix("::ffff:").encode())
 
     thread = threading.Thread(target=serve)

@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
+from podnet.cni.plugin import parts
+from podnet.cni.plugin.call import Call
 from podnet.cni.plugin.machine import Machine
+from podnet.cni.plugin.part import Data, Part
+from podnet.cni.spec.result import Result
 from podnet.errors import KernelError
+from podnet.ipam.ledger import Owner
 from podnet.kernel.conntrack import Flow
 from podnet.kernel.objects import Address, Route
 from podnet.kernel.schedule import Op
@@ -224,6 +229,9 @@ class FailingMachine(Machine):
     def forget_flows(self, flows: Sequence[Flow]) -> None:
         self._step(lambda: Machine.forget_flows(self, flows))
 
+    def pass_forward(self, family: int, mark: int) -> None:
+        self._step(lambda: Machine.pass_forward(self, family, mark))
+
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))
         return found
@@ -236,8 +244,11 @@ def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
 ) -> None:
     network |= {"portIsolation": True, "forceAddress": True, "macspoofchk": True}
     network |= {"ingressRate": 8000, "ingressBurst": 16000, "egressRate": 8000, "egressBurst": 16000}
-    network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
-    if bridge == "there":
+    if bridge == "missing":
+        network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
+    else:
+        network["firewall"] = {"ingressPolicy": "isolated"}
+        host.tool("iptables", "-P", "FORWARD", "DROP")
         host.tool("ip", "link", "add", "br0", "type", "bridge")
         host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
     before = host.snapshot()
@@ -336,3 +347,37 @@ def test_d5_the_delegates_error_comes_after_all_else_was_cleaned(
     assert host.call("DEL", conf, CNI_PATH=str(delegate / "bin"))[1]["code"] == 123
     assert (host.elements(), host.ledger("holder")) == (set(), [])
     assert not any(each["ifname"].startswith("veth") for each in host.ip("link"))
+
+
+# -- parts ----------------------------------------------------------------------------------------------------
+
+
+class Stuck(Part):
+    """A part that cannot be taken away at first."""
+
+    name, broken = "stuck", True
+
+    def wanted(self, call: Call) -> bool:
+        return True
+
+    def data(self, call: Call, result: Result) -> Data:
+        return {"of": call.environment.container_id}
+
+    def unmake(self, machine: Machine, owner: Owner, data: Data) -> None:
+        assert data == {"of": owner.container_id}
+        if self.broken:
+            raise KernelError("it does not go", 16)
+
+
+def test_d1_what_cannot_be_removed_is_told_and_stays_written_down_for_the_next_del(
+    host: Any, conf: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PARTS", (*parts.PARTS, Stuck()))
+    host.add(conf)
+    code, error = host.call("DEL", conf, CNI_NETNS="")
+    assert (code, error["msg"]) == (1, "it does not go")
+    assert host.elements() == set(), "all else is gone"
+    assert [row[3] for row in host.ledger("part")] == ["stuck"]
+    monkeypatch.setattr(Stuck, "broken", False)
+    host.delete(conf, CNI_NETNS="")
+    assert (host.ledger("part"), host.ledger("holder"), host.ledger("lease")) == ([], [], [])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from typing import Any
+from contextlib import closing
+from typing import Any, ClassVar
 
 import pytest
 from plugin_traffic import ask, serving
 
+from podnet.cni.plugin.machine import Machine
 from podnet.kernel.conntrack import udp_flows
 from podnet.kernel.netns import open_socket
 
@@ -119,6 +122,7 @@ def test_keys_of_the_reference_portmap(
         ({"backend": "nftables", "externalSetMarkChain": "X"}, {}, 7, "iptables-specific options [X]"),
         ({"conditionsV4": ["-s", "192.0.2.0/24"]}, {}, 2, "portmap.conditionsV4: ['-s', '192.0.2.0/24'] are iptables"),
         ({"conditionsV4": ["accept; drop"]}, {}, 7, "is more than matches"),
+        ({"conditionsV6": ["bogus match"]}, {}, 7, "portmap.conditionsV6: nft does not understand 'bogus match'"),
         ({"snat": "no"}, {}, 6, "portmap.snat must be a boolean"),
         ({}, {"hostPort": 0}, 7, "Invalid host port number: 0"),
         ({}, {"hostPort": 65536}, 7, "Invalid host port number: 65536"),
@@ -134,6 +138,9 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     exit_code, error = host.call("ADD", conf | {"portmap": portmap} | mapping(**mappings))
     assert (exit_code, error["code"], words in error["msg"]) == (1, code, True), error
     assert host.snapshot() == before
+    if portmap:
+        for chain in ({"portmap": portmap}, {"mode": "portmap"} | portmap):
+            assert host.call("STATUS", conf | chain)[1]["code"] == code, "ADD could not be served"
 
 
 def test_one_host_port_does_not_lead_to_two_ports(host: Any, conf: dict[str, Any]) -> None:
@@ -170,14 +177,24 @@ def test_a_taken_host_port_is_refused_with_the_owners_name(host: Any, conf: dict
 def test_a_host_port_of_a_dead_container_is_free(host: Any, conf: dict[str, Any]) -> None:
     host.add(conf | mapping())
     host.tool("ip", "netns", "delete", "c1")
-    until = time.monotonic() + 10
-    while any(each["ifname"].startswith("veth") for each in host.ip("link")) and time.monotonic() < until:
-        time.sleep(0.02)  # the kernel takes the namespace apart in the background
+    until = time.monotonic() + 60
+    while any(each["ifname"].startswith("veth") for each in host.ip("link")):
+        assert time.monotonic() < until, "the kernel takes the namespace apart in the background, but not for so long"
+        time.sleep(0.02)
     host.add(other(conf) | mapping(), "c2")
     ruleset = host.tool("nft", "list", "ruleset")
     assert ("10.5.0.2 . 80" in ruleset, "10.1.2.2 . 80" in ruleset) == (True, False)
     host.delete(conf, CNI_NETNS="")
     assert "10.5.0.2 . 80" in host.tool("nft", "list", "ruleset"), "the port is another's by now"
+
+
+def test_a_host_port_of_another_boot_is_free(host: Any, conf: dict[str, Any]) -> None:
+    host.add(conf | mapping())
+    with closing(sqlite3.connect(host.state / "podnet.sqlite")) as db, db:
+        db.execute("UPDATE part SET boot_id = 'before'")
+    host.tool("nft", "flush", "ruleset")
+    host.add(other(conf) | mapping(), "c2")
+    assert "10.5.0.2 . 80" in host.tool("nft", "list", "ruleset")
 
 
 def test_of_many_at_once_one_gets_the_port(host: Any, conf: dict[str, Any]) -> None:
@@ -299,19 +316,20 @@ def test_pods_do_not_reach_the_hosts_loopback(host: Any, conf: dict[str, Any]) -
 # -- UDP flows ------------------------------------------------------------------------------------------------
 
 
-def udp_socket(netns: str, address: tuple[str, int] | None = None) -> socket.socket:
-    sock = open_socket(f"/run/netns/{netns}" if netns else "", socket.AF_INET, socket.SOCK_DGRAM)
+def udp_socket(netns: str, family: int = 4, port: int = 0) -> socket.socket:
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    sock = open_socket(f"/run/netns/{netns}" if netns else "", kind, socket.SOCK_DGRAM)
     sock.settimeout(5)
-    if address:
-        sock.bind(address)
+    if port:
+        sock.bind(("0.0.0.0" if family == 4 else "::", port))
     return sock
 
 
-def reaches(client: socket.socket, servers: dict[str, socket.socket]) -> str:
+def reaches(client: socket.socket, address: str, servers: dict[str, socket.socket]) -> str:
     """Which server gets what the client sends to the host's port."""
     for each in servers.values():
         each.setblocking(False)
-    client.sendto(b"x", (OUTSIDE[4], 8080))
+    client.sendto(b"x", (address, 8080))
     until = time.monotonic() + 5
     while time.monotonic() < until:
         for name, each in servers.items():
@@ -324,30 +342,60 @@ def reaches(client: socket.socket, servers: dict[str, socket.socket]) -> str:
     return ""
 
 
-def test_udp_flows_follow_the_mapping(outside: Any, conf: dict[str, Any]) -> None:
-    """A client that goes on sending from one port gets to the container that has the host port now (plugins#123)."""
-    host = outside
-    plain = conf | {"ipam": {"type": "host-local", "subnet": "10.1.2.0/29"}}
-    with udp_socket("c3") as client, udp_socket("", ("0.0.0.0", 8080)) as own:
-        assert reaches(client, {"host": own}) == "host"
-        host.add(plain | mapping(protocol="udp"))
-        with udp_socket("c1", ("0.0.0.0", 80)) as one:
-            assert reaches(client, {"host": own, "one": one}) == "one", "a flow from before the mapping"
-            host.delete(plain | mapping(protocol="udp"))
-            assert udp_flows("", 4, 8080) == [], "flows to the container that had the port"
-            assert reaches(client, {"host": own}) == "host"
-        host.add(plain | mapping(protocol="udp"), "c2")
-        with udp_socket("c2", ("0.0.0.0", 80)) as two:
-            assert reaches(client, {"host": own, "two": two}) == "two"
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_flows_follow_the_mapping(outside: Any, conf: dict[str, Any], family: int) -> None:
+    """A client that goes on sending from one port gets to the container that has the host port now."""
+    host, address = outside, OUTSIDE[family]
+    udp = conf | mapping(protocol="udp")
+    with udp_socket("c3", family) as client, udp_socket("", family, 8080) as own:
+        assert reaches(client, address, {"host": own}) == "host"
+        host.add(udp)
+        with udp_socket("c1", family, 80) as one:
+            assert reaches(client, address, {"host": own, "one": one}) == "one", "a flow from before the mapping"
+            host.delete(udp)
+            assert udp_flows("", family, 8080) == [], "flows to the container that had the port"
+            assert reaches(client, address, {"host": own}) == "host"
+        host.add(udp, "c2")
+        with udp_socket("c2", family, 80) as two:
+            assert reaches(client, address, {"host": own, "two": two}) == "two"
 
 
 def test_udp_flows_of_others_to_the_same_port_are_left(outside: Any, conf: dict[str, Any]) -> None:
     host = outside
     host.add(conf, "c2")
-    with udp_socket("c3", ("0.0.0.0", 8080)) as far, udp_socket("c2") as client:
+    with udp_socket("c3", 4, 8080) as far, udp_socket("c2") as client:
         client.sendto(b"x", ("192.0.2.2", 8080))
         assert far.recv(10) == b"x"
         assert [each.destination for each in udp_flows("", 4, 8080)] == ["192.0.2.2"]
         host.add(conf | mapping(protocol="udp"))
         host.delete(conf)
         assert [each.destination for each in udp_flows("", 4, 8080)] == ["192.0.2.2"]
+
+
+# -- rules ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
+def test_a_mapping_is_an_element(host: Any, conf: dict[str, Any], protocol: str) -> None:
+    host.add(conf | mapping(protocol=protocol))
+    found = json.loads(host.tool("nft", "-j", "list", "map", "inet", "podnet_hostports", "ports4"))["nftables"]
+    (elements,) = (row["map"]["elem"] for row in found if "map" in row)
+    assert elements == [[{"concat": [protocol, 8080]}, {"concat": ["10.1.2.2", 80]}]]
+
+
+class CountingMachine(Machine):
+    commands: ClassVar[list[str]] = []
+
+    def nft(self, commands: str) -> str:
+        self.commands.append(commands)
+        return super().nft(commands)
+
+
+def test_all_rules_of_an_add_are_one_transaction(host: Any, conf: dict[str, Any]) -> None:
+    conf["firewall"] = {"ingressPolicy": "isolated"}
+    host.add(conf | mapping())
+    host.machine = CountingMachine
+    host.add(conf | mapping(hostPort=9090), "c2")
+    (commands,) = CountingMachine.commands
+    assert all(line.startswith("add element ") for line in commands.splitlines())
+    assert {line.split()[3] for line in commands.splitlines()} >= {"podnet_hostports", "podnet_firewall"}

@@ -96,20 +96,45 @@ def test_p12_an_error_of_our_own_is_an_error_object_too() -> None:
     assert (code, json.loads(output)) == (1, {"code": 999, "msg": "unexpected ZeroDivisionError: by zero"})
 
 
+KEYS = [
+    "name",
+    "cniVersion",
+    "mode",
+    "bridge",
+    "mtu",
+    "vlan",
+    "ipam",
+    "dns",
+    "runtimeConfig",
+    "args",
+    "prevResult",
+    "portmap",
+    "firewall",
+    "type",
+    "ranges",
+    "subnet",
+    "routes",
+    "dst",
+    "ips",
+    "portMappings",
+    "hostPort",
+    "backend",
+    "conditionsV4",
+    "ingressPolicy",
+    "iptablesAdminChainName",
+    "interfaces",
+    "aliases",
+]
+WORDS = ["net", "1.1.0", "podnet", "ptp", "portmap", "firewall", "-s", "firewalld"]
+
+
 @given(
     command=st.sampled_from(["ADD", "CHECK", "STATUS", "VERSION", ""]),
     conf=st.dictionaries(
-        st.sampled_from(
-            ["name", "cniVersion", "mode", "bridge", "mtu", "vlan", "ipam", "dns", "runtimeConfig", "args"]
-        ),
+        st.sampled_from(KEYS[:13]),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["net", "1.1.0", "podnet", "ptp"]),
-            lambda inner: (
-                st.lists(inner, max_size=2)
-                | st.dictionaries(
-                    st.sampled_from(["type", "ranges", "subnet", "routes", "dst", "ips"]), inner, max_size=3
-                )
-            ),
+            st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(WORDS),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS[13:]), inner, max_size=3),
             max_leaves=6,
         ),
     ),
