@@ -62,7 +62,7 @@ def lab_kernel(name: str) -> Iterator[tuple[LinuxKernel, Supervisor]]:
     from podnet.lab.record import directory
 
     supervisor = Supervisor(str(directory(name)))
-    kernel = LinuxKernel(supervisor, Attacher(directory(name)))
+    kernel = LinuxKernel(supervisor, Attacher(directory(name)), f"{directory(name)}/keys")
     try:
         yield kernel, supervisor
     finally:

@@ -17,6 +17,7 @@ from podnet.kernel.objects import (
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
     owned,
     replace,
@@ -54,6 +55,10 @@ _FIXED = {
     "veth": {"peer", "peer_netns"},
     "address": {"protocol"},
     "attachment": {"node", "network", "config", "path", "state"},
+    "vxlan": {"type", "options"},
+    "ipip": {"type", "options"},
+    "wireguard": {"type"},
+    "qdisc": {"type", "settings"},  # netem keeps what a change does not name
 }
 # What has more to it than its namespace, and does not vanish with that.
 _SURVIVORS = Netns | Process | Attached
@@ -115,6 +120,12 @@ def _difference(name: str, was: object, new: object) -> str:
     match name, new:
         case "entries", tuple():
             return _entries(set(was) if isinstance(was, tuple) else set(), set(new))
+        case "settings", tuple():
+            from podnet.kernel.impairment import described
+
+            return f"is {described(was if isinstance(was, tuple) else ())}, should be {described(new)}"
+        case "options", tuple():
+            return _options(dict(was) if isinstance(was, tuple) else {}, dict(new))
         case "up", _:
             return "is up, should be down" if was else "is down, should be up"
         case "ruleset", _:
@@ -139,6 +150,11 @@ def _entries(was: set[tuple[str, str]], new: set[tuple[str, str]]) -> str:
     return ", ".join(parts)
 
 
+def _options(was: dict[str, str], new: dict[str, str]) -> str:
+    names = [name for name in {**new, **was} if was.get(name) != new.get(name)]
+    return ", ".join(f"{name} is {_shown(was.get(name, ''))}, should be {_shown(new.get(name, ''))}" for name in names)
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -159,7 +175,7 @@ def _renewed(wanted: State, found: State) -> dict[Key, str]:
         was = found.get(key)
         if isinstance(new, Process) and was is not None and new.netns and ("netns", new.netns) not in found:
             renewed[key] = "runs in a namespace that has lost its name"
-        if not isinstance(new, Bridge | Veth):
+        if not isinstance(new, Bridge | Veth | Tunnel):
             continue
         if was is not None and _fixed(new, was):
             renewed[key] = ""
@@ -218,7 +234,7 @@ def _taken_along(wanted: State, found: State, remaining: State, deleted: State) 
     downed, remade = set(), set()
     for key, was in remaining.items():
         new = wanted.get(key)
-        if isinstance(was, Loopback | Bridge | Veth) and type(new) is type(was) and new != was:
+        if isinstance(was, Loopback | Bridge | Veth | Tunnel) and type(new) is type(was) and new != was:
             downed |= {(was.netns, was.name)} if was.up and not getattr(new, "up", True) else set()
             remade |= {(was.netns, was.name)} if getattr(was, "mac", "") != getattr(new, "mac", "") else set()
     if not (leaving or downed or remade):

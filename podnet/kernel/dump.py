@@ -54,13 +54,14 @@ class LinkRow:
     """One link of a dump. ``peer_index`` and ``peer_nsid`` (-1: same namespace) lead to a veth's other end."""
 
     __slots__ = (
-        "addrgen", "altname", "group", "hairpin", "index", "kind", "mac", "master", "mtu", "name", "peer_index",
-        "peer_nsid", "up",
+        "addrgen", "altname", "data", "group", "hairpin", "index", "kind", "mac", "master", "mtu", "name",
+        "peer_index", "peer_nsid", "up",
     )  # fmt: skip
 
     def __init__(self, index: int, *, up: bool) -> None:
         self.index, self.up = index, up
         self.name = self.kind = self.mac = self.altname = ""
+        self.data = b""  # what only its kind knows (IFLA_INFO_DATA)
         self.mtu = self.group = self.master = self.peer_index = 0
         self.hairpin, self.addrgen, self.peer_nsid = False, True, -1
 
@@ -140,6 +141,8 @@ def _linkinfo(row: LinkRow, data: bytes, begin: int, stop: int) -> None:
     for kind, first, last in attrs(data, begin, stop):
         if kind == rtnl.INFO_KIND:
             row.kind = _text(data, first, last)
+        elif kind == rtnl.INFO_DATA:
+            row.data = data[first:last]
         elif kind == rtnl.INFO_SLAVE_DATA:
             for port, value, _ in attrs(data, first, last):
                 if port == rtnl.BRPORT_MODE:
@@ -218,16 +221,17 @@ def routes(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[Kerne
             _, length, _, _, table, protocol, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
             if protocol in {_PROTO_KERNEL, _PROTO_RA} or kind not in _KINDS_OF_ROUTES or flags & _RTM_F_CLONED:
                 continue
-            route = _route(data, start, end, (netns, family, length, table, protocol, kind), names)
+            head = (netns, family, length, table, protocol, kind, bool(flags & rtnl.RTNH_F_ONLINK))
+            route = _route(data, start, end, head, names)
             usual = scope == rtnl.usual_scope(family, kind=kind, via=bool(route.via))
             found.append(route if usual or family == socket.AF_INET6 else replace(route, scope=scope))
     return found
 
 
 def _route(
-    data: bytes, start: int, end: int, head: tuple[str, int, int, int, int, int], names: dict[int, str]
+    data: bytes, start: int, end: int, head: tuple[str, int, int, int, int, int, bool], names: dict[int, str]
 ) -> Route:
-    netns, family, length, table, protocol, kind = head
+    netns, family, length, table, protocol, kind, onlink = head
     text = {rtnl.RTA_DST: "", rtnl.RTA_GATEWAY: "", rtnl.RTA_PREFSRC: ""}
     dev, metric, mtu, advmss = "", 0, 0, 0
     for attribute, begin, stop in attrs(data, start + 12, end):
@@ -249,7 +253,7 @@ def _route(
     nowhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
     return Route(
         netns, f"{text[rtnl.RTA_DST] or nowhere}/{length}", text[rtnl.RTA_GATEWAY], dev, text[rtnl.RTA_PREFSRC],
-        _TYPES[kind], metric, mtu, table, protocol, advmss,
+        _TYPES[kind], metric, mtu, table, protocol, advmss, onlink=onlink,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Kernel(Protocol):
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces now; names that do not exist are left out.
 
@@ -31,7 +32,8 @@ class Kernel(Protocol):
         machine also where ``""`` is not among the names; ``tables``
         are the tables that are wanted, and their namespaces are searched for podnet's tables; ``neighbours`` are
         the namespaces to be searched for podnet's permanent neighbours, which takes the kernel a walk through
-        the neighbours of all namespaces each. Routes and addresses that the kernel made are not reported.
+        the neighbours of all namespaces each; ``qdiscs`` are those to be searched for impairments. Routes and
+        addresses that the kernel made are not reported.
         """
         ...
 

@@ -21,10 +21,13 @@ from podnet.kernel.objects import (
     Neighbours,
     Netns,
     NftTable,
+    Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
 )
 
@@ -44,6 +47,7 @@ _AHEAD = 4  # namespaces from which on it pays to make them in a process of thei
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
+_TUNNELS = {"vxlan", "wireguard", "ipip"}
 # Asking for one link takes 0.03 ms, for all of them 0.01 ms each.
 _FEW_LINKS = 4
 
@@ -55,15 +59,18 @@ class LinuxKernel:
     """The kernel of this machine (see ``podnet.kernel.interface``).
 
     ``supervisor`` runs the containers' processes, ``attacher`` calls CNI plugins; without one, processes and
-    attachments are neither seen nor made. One netlink socket per namespace is kept open; ``close`` gives them back.
+    attachments are neither seen nor made. ``keys`` is the folder of WireGuard's private keys. One netlink socket per
+    namespace is kept open; ``close`` gives them back.
     """
 
-    def __init__(self, supervisor: Supervisor | None = None, attacher: Attacher | None = None) -> None:
+    def __init__(self, supervisor: Supervisor | None = None, attacher: Attacher | None = None, keys: str = "") -> None:
         self._supervisor = supervisor
         self._attacher = attacher
+        self._keys = keys
         self._sockets: dict[str, NetlinkSocket] = {}
         self._index: dict[tuple[str, str], int] = {}
         self._later: dict[str, list[tuple[Op, _Message]]] = {}
+        self._new_peers: list[Peer] = []
         self._ahead: Maker | None = None
         # The next index of a link in namespaces that ``apply`` made: nobody else makes links there yet.
         self._next: dict[str, int] = {}
@@ -87,9 +94,10 @@ class LinuxKernel:
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces now; see ``podnet.kernel.interface.Kernel``."""
-        with_neighbours = set(neighbours)
+        with_neighbours, with_qdiscs = set(neighbours), set(qdiscs)
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
         rows = {name: dump.links(self._socket(name)) for name in alive}
@@ -99,10 +107,13 @@ class LinuxKernel:
             found += observation.links(name, rows[name], devices, peers)
             self._index.update({(name, row.name): row.index for row in rows[name].values()})
             sock = self._socket(name)
+            found += observation.tunnels(sock, name, rows[name])
             found += dump.addresses(sock, name, devices)
             found += dump.routes(sock, name, devices)
             if name in with_neighbours:
                 found += dump.neighbours(sock, name, devices)
+            if name in with_qdiscs:
+                found += observation.qdiscs(sock, name, devices)
         there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += observation.tables([table for table in tables if table.netns in there])
@@ -147,9 +158,14 @@ class LinuxKernel:
             self._complete()
             if self._ahead is not None:
                 self._wait(None)
+            if self._new_peers:
+                from podnet.kernel import wireguard
+
+                wireguard.shake_hands(self._new_peers, self._keys)
         finally:
             self._later.clear()
             self._next.clear()
+            self._new_peers.clear()
             if self._ahead is not None:
                 self._ahead.close()
                 self._ahead = None
@@ -166,6 +182,8 @@ class LinuxKernel:
         elif group == "attachment":
             self._complete()
             self._apply_attachments(batch)
+        elif group == "wireguard":
+            self._apply_wireguard(name, batch)
         elif group == "process":
             self._complete()
             self._apply_processes(batch)
@@ -234,6 +252,24 @@ class LinuxKernel:
         except KernelError as error:
             raise _refused(op, str(error), error.errno) from error
 
+    def _apply_wireguard(self, name: str, ops: list[Op]) -> None:
+        """Keys, ports and peers, which have a netlink family of their own."""
+        from podnet.kernel import wireguard
+
+        self._send(name, [], [])  # what was kept for the namespace comes first
+        changes = [(op.verb, op.object) for op in ops if isinstance(op.object, Tunnel | Peer)]
+        for index, error in self._named(ops[0], wireguard.apply, name, changes, self._keys):
+            if not (ops[index].verb == "delete" and error.errno in _GONE):
+                raise _refused(ops[index], str(error), error.errno) from error
+        self._new_peers += [op.object for op in ops if op.verb == "add" and isinstance(op.object, Peer)]
+        others = [
+            op._replace(fields=tuple(field for field in op.fields if field != "options"))
+            for op in ops
+            if op.verb == "set" and isinstance(op.object, Tunnel) and len(op.fields) > 1
+        ]
+        if others:
+            self._apply_links(name, others)
+
     def _apply_processes(self, ops: list[Op]) -> None:
         if self._supervisor is None:
             msg = f"cannot {ops[0]}: no supervisor"
@@ -272,7 +308,10 @@ class LinuxKernel:
             for op in ops:
                 self._forget_link(op)
             raise
-        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth)])
+        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)])
+        tunnels = [op for op in ops if isinstance(op.object, Tunnel) and op.object.type == "wireguard"]
+        if tunnels:
+            self._apply_wireguard(name, tunnels)
         veths = [op for op in ops if op.peer is not None]
         unknown = [
             op for op in veths if op.peer is not None and not {op.object.netns, op.peer.netns} <= self._next.keys()
@@ -330,7 +369,7 @@ class LinuxKernel:
             self._apply_links(name, ops)
         else:
             doomed = 0x60000000 | os.getpid()
-            links = [op.object.name for op in ops if isinstance(op.object, Bridge | Veth)]
+            links = [op.object.name for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)]
             self._socket(name).execute([rtnl.set_link(link, group=doomed) for link in links])
             refused = self._socket(name).execute([rtnl.delete_group(doomed)])
             if refused and refused[0].errno not in _GONE:
@@ -348,10 +387,14 @@ class LinuxKernel:
         match op.object:
             case Loopback(up=up) if op.verb == "set":
                 return [rtnl.set_link("lo", up=up)]
-            case Bridge() | Veth() as link if op.verb == "set":
+            case Bridge() | Veth() | Tunnel() as link if op.verb == "set":
                 return self._changed_link(link, op.fields)
-            case Bridge() | Veth() as link:
+            case Bridge() | Veth() | Tunnel() as link:
                 return [rtnl.delete_link(link.name)]
+            case Qdisc() as qdisc:
+                return self._qdisc(qdisc, delete=op.verb == "delete")
+            case Peer() as peer:
+                return self._entry(peer, delete=op.verb == "delete")
             case Address() as address if op.verb == "add":
                 return [rtnl.add_address(address, self._device(address.netns, address.dev))]
             case Address() as address:
@@ -375,6 +418,8 @@ class LinuxKernel:
     def _maker(self, op: Op, stack: ExitStack) -> _Message:
         if isinstance(op.object, Bridge):
             return rtnl.add_bridge(op.object, self._reserve(op.object))
+        if isinstance(op.object, Tunnel):
+            return rtnl.add_tunnel(op.object, self._reserve(op.object))
         near, far = op.object, op.peer
         if not isinstance(near, Veth) or far is None:
             msg = "a veth is made with its other end"
@@ -389,7 +434,7 @@ class LinuxKernel:
         master = self._device(near.netns, near.master) if near.master else 0
         return rtnl.add_veth(near, far, fd, master, (self._reserve(near), self._reserve(far)))
 
-    def _reserve(self, link: Bridge | Veth) -> int:
+    def _reserve(self, link: Bridge | Veth | Tunnel) -> int:
         """The index that a new link gets; 0 where the kernel is to choose it, and must be asked for it then."""
         index = self._next.get(link.netns, 0)
         if index:
@@ -397,7 +442,7 @@ class LinuxKernel:
             self._index[link.netns, link.name] = index
         return index
 
-    def _changed_link(self, link: Bridge | Veth, fields: tuple[str, ...]) -> list[_Message]:
+    def _changed_link(self, link: Bridge | Veth | Tunnel, fields: tuple[str, ...]) -> list[_Message]:
         messages = []
         values = {name: getattr(link, name) for name in fields if name in {"up", "mac", "mtu", "group", "addrgen"}}
         if "master" in fields and isinstance(link, Veth):
@@ -412,6 +457,22 @@ class LinuxKernel:
             messages += [rtnl.delete_altname(link.name, stale)] if stale else []
             messages += _altname(link)
         return messages
+
+    def _qdisc(self, qdisc: Qdisc, *, delete: bool) -> list[_Message]:
+        from podnet.kernel import impairment, tc
+
+        if delete:
+            index = self._find(qdisc.netns, qdisc.dev)
+            return [tc.delete_root(index)] if index else []
+        return [impairment.add(qdisc, self._device(qdisc.netns, qdisc.dev))]
+
+    def _entry(self, peer: Peer, *, delete: bool) -> list[_Message]:
+        from podnet.kernel import tunnel
+
+        if delete:
+            index = self._find(peer.netns, peer.dev)
+            return [tunnel.delete_entry(peer, index)] if index else []
+        return [tunnel.add_entry(peer, self._device(peer.netns, peer.dev))]
 
     def _neighbours(self, wanted: Neighbours, *, replace: bool) -> list[_Message]:
         index = self._device(wanted.netns, wanted.dev)
@@ -469,11 +530,15 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "process", "", ""
         case Attached():
             return "attachment", "", ""
-        case Bridge() | Veth() if op.verb == "delete":
+        case Bridge() | Veth() | Tunnel() if op.verb == "delete":
             return "delete-links", op.object.netns, ""
-        case Bridge() | Veth() if op.verb == "add":
+        case Bridge() | Veth() | Tunnel() if op.verb == "add":
             # Bridges apart from veths: a port needs the index of its bridge.
             return "new-links", op.object.netns, op.object.kind
+        case Peer(type="wireguard"):
+            return "wireguard", op.object.netns, ""
+        case Tunnel(type="wireguard") if "options" in op.fields:
+            return "wireguard", op.object.netns, ""
         case _:
             return "links", op.object.netns, ""
 
@@ -482,12 +547,12 @@ def _refused(op: Op, why: str, number: int) -> KernelError:
     return KernelError(f"cannot {op}: {why}", number)
 
 
-def _finish(link: Bridge | Veth) -> list[_Message]:
+def _finish(link: Bridge | Veth | Tunnel) -> list[_Message]:
     """What the message that makes a link does not carry, while the link is still down."""
     messages = _altname(link)
     if isinstance(link, Bridge):
         return [*messages, rtnl.set_link(link.name, mtu=link.mtu)]
-    hairpin = link.hairpin if link.master and link.hairpin else None
+    hairpin = link.hairpin if isinstance(link, Veth) and link.master and link.hairpin else None
     # Before the link is up: the kernel makes the link-local address when it comes up.
     addrgen = None if link.addrgen else False
     if hairpin is not None or addrgen is not None:
@@ -495,5 +560,5 @@ def _finish(link: Bridge | Veth) -> list[_Message]:
     return messages
 
 
-def _altname(link: Bridge | Veth) -> list[_Message]:
+def _altname(link: Bridge | Veth | Tunnel) -> list[_Message]:
     return [rtnl.add_altname(link.name, link.altname)] if link.altname else []

@@ -11,9 +11,12 @@ from podnet.kernel.objects import ALTNAME, KernelObject, NftTable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from podnet.kernel.netlink import NetlinkSocket
     from podnet.kernel.process import ProcessStatus
 
-__all__ = ["holds", "links", "pairs", "tables"]
+__all__ = ["holds", "links", "pairs", "qdiscs", "tables", "tunnels"]
+
+_TUNNELS = {"vxlan", "wireguard", "ipip"}
 
 
 def pairs(
@@ -62,6 +65,23 @@ def links(
         elif row.kind == "veth":
             found.append(row.veth(name, devices.get(row.master, ""), *peers.get((name, row.index), ("?", "?"))))
     return found
+
+
+def qdiscs(sock: NetlinkSocket, name: str, devices: dict[int, str]) -> list[KernelObject]:
+    """The queueing disciplines of a namespace that podnet made."""
+    from podnet.kernel import impairment
+
+    return impairment.observe(sock, name, devices)
+
+
+def tunnels(sock: NetlinkSocket, name: str, rows: dict[int, dump.LinkRow]) -> list[KernelObject]:
+    """Tunnels and their peers; nothing of them is imported where there are none."""
+    found = [row for row in rows.values() if row.kind in _TUNNELS]
+    if not found:
+        return []
+    from podnet.kernel import tunnel
+
+    return tunnel.observe(sock, name, found)
 
 
 def tables(wanted: list[NftTable]) -> list[KernelObject]:

@@ -17,7 +17,7 @@ from podnet.kernel.objects import PROTOCOL, replace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from podnet.kernel.objects import Address, Bridge, Route, Veth
+    from podnet.kernel.objects import Address, Bridge, Route, Tunnel, Veth
 
 __all__ = [
     "add_address",
@@ -25,6 +25,7 @@ __all__ = [
     "add_bridge",
     "add_neighbours",
     "add_route",
+    "add_tunnel",
     "add_veth",
     "delete_address",
     "delete_altname",
@@ -61,6 +62,7 @@ IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 _IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
+RTNH_F_ONLINK = 4
 NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
 NUD_PERMANENT = 0x80
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
@@ -102,8 +104,9 @@ def _ifinfo(flags: int = 0, change: int = 0, index: int = 0, family: int = 0) ->
     return _IFINFO.pack(family, 0, index, flags, change)
 
 
-def _identity(link: Bridge | Veth) -> bytes:
-    data = _name(link.name) + attr(IFLA_ADDRESS, _mac(link.mac)) + attr(IFLA_MTU, _U32.pack(link.mtu))
+def _identity(link: Bridge | Veth | Tunnel) -> bytes:
+    mac = attr(IFLA_ADDRESS, _mac(link.mac)) if link.mac else b""
+    data = _name(link.name) + mac + attr(IFLA_MTU, _U32.pack(link.mtu))
     return data + attr(IFLA_GROUP, _U32.pack(link.group))
 
 
@@ -133,6 +136,14 @@ def add_veth(near: Veth, far: Veth, far_netns: int, master: int, indexes: tuple[
     if master:
         data += attr(IFLA_MASTER, _U32.pack(master))
     return RTM_NEWLINK, _CREATE | _EXCL, data
+
+
+def add_tunnel(tunnel: Tunnel, index: int = 0) -> Message:
+    """Make a tunnel, down; ``podnet.kernel.tunnel`` knows the types. Index 0 leaves it to the kernel."""
+    from podnet.kernel.tunnel import data_of
+
+    info = nested(IFLA_LINKINFO, attr(INFO_KIND, tunnel.type.encode()), data_of(tunnel))
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo(index=index) + _identity(tunnel) + info
 
 
 def add_altname(name: str, altname: str) -> Message:
@@ -218,7 +229,8 @@ def _route(route: Route, index: int) -> bytes:
     scope = usual_scope(family, kind=ROUTE_TYPES[route.type], via=bool(route.via)) if route.scope < 0 else route.scope
     table = route.table if route.table < 256 else 0
     kind = ROUTE_TYPES[route.type]
-    data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, 0)
+    flags = RTNH_F_ONLINK if route.onlink else 0
+    data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, flags)
     data += attr(RTA_TABLE, _U32.pack(route.table))
     if length:
         data += attr(RTA_DST, packed)

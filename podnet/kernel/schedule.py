@@ -22,6 +22,7 @@ from podnet.kernel.objects import (
     Process,
     Route,
     Sysctl,
+    Tunnel,
     Veth,
     replace,
 )
@@ -45,11 +46,16 @@ class Op(NamedTuple):
         return f"{self.verb} {self.object}"
 
 
-_DELETE_ORDER = ("process", "attachment", "nft", "neighbours", "route", "address", "veth", "bridge", "netns")
+_TUNNELS = ("vxlan", "wireguard", "ipip")
+_DELETE_ORDER = ("process", "attachment", "nft", "neighbours", "route", "address", "peer", "qdisc", *_TUNNELS, "veth",
+                 "bridge", "netns")  # fmt: skip
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
-_INSIDE_ORDER = {"sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, "address": 4, "neighbours": 5, "route": 6}
+_INSIDE_ORDER = {
+    "sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, **dict.fromkeys(_TUNNELS, 3), "qdisc": 4, "address": 4,
+    "peer": 5, "neighbours": 5, "route": 6,
+}  # fmt: skip
 _VIA_ORDER = 7  # a gateway may be reached by another route
 
 
@@ -78,14 +84,14 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
                 # lo is there, and down, as soon as its namespace is.
                 if not fresh or new.up:
                     _put(inside, Op("set", new, ("up",)))
-            case Bridge() | Veth() if fresh:
+            case Bridge() | Veth() | Tunnel() if fresh:
                 if new.key not in paired:
                     op = _link(new, made)
                     links.append(op)
                     paired.update({op.object.key, op.peer.key} if op.peer else {new.key})
                 if new.up:
                     _put(inside, Op("set", new, ("up",)))
-            case Bridge() | Veth():
+            case Bridge() | Veth() | Tunnel():
                 _put(inside, Op("set", new, change.fields))
             case Process():
                 late.append(Op("add", new))

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from podnet.errors import CapabilityError, ConflictError, PodnetError
-from podnet.kernel.objects import Address, Attached, Bridge, NftTable, Route, State, Veth, owned
+from podnet.kernel.objects import Address, Attached, Bridge, NftTable, Route, State, Tunnel, Veth, owned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -40,8 +40,9 @@ def foreign_in_machine(wanted: State, found: State, ours: Collection[tuple[str, 
         was = foreign.get(key)
         if was is None or was.netns:
             continue
-        if isinstance(new, Bridge | Veth) and not owned(was, group):
-            problems.append(f"{was} exists and is not this lab's: choose another name (networking.bridge)")
+        if isinstance(new, Bridge | Veth | Tunnel) and not owned(was, group):
+            what = ": choose another name (networking.bridge)" if isinstance(new, Bridge) else ""
+            problems.append(f"{was} exists and is not this lab's{what}")
         elif isinstance(new, Route | Address | NftTable):
             problems.append(f"{was} exists and is not this lab's: delete it if nobody needs it")
     problems += _overlaps(wanted, foreign)

@@ -17,7 +17,7 @@ from podnet.kernel.process import HOSTS
 from podnet.kernel.schedule import Op, schedule
 from podnet.lab import checks, machine, record
 from podnet.lab.attacher import Attacher
-from podnet.lab.drift import in_machine, neighbours_of, own, sysctls_of, tables_of
+from podnet.lab.drift import in_machine, neighbours_of, own, qdiscs_of, sysctls_of, tables_of
 from podnet.lab.intent import Intent, intended
 from podnet.lab.openfiles import raise_open_files
 
@@ -51,7 +51,8 @@ def _observed(kernel: Kernel, intent: Intent, *, check: bool = False) -> State:
     if in_machine([*machine_keys, *intent.in_machine]):
         names.add("")
     either = intent.earlier | intent.wanted
-    found = kernel.observe(names, sysctls_of(either), tables_of(either), neighbours_of(either))
+    qdiscs = qdiscs_of(intent.earlier) | qdiscs_of(intent.wanted)
+    found = kernel.observe(names, sysctls_of(either), tables_of(either), neighbours_of(either), qdiscs)
     if check:
         checks.foreign_in_machine(intent.in_machine, found, machine_keys, intent.group)
     return found
@@ -213,11 +214,26 @@ def _remember(intent: Intent, *, settled: bool) -> None:
         earlier=earlier_of(intent.placement),
         since=time.time() if before is None else before.since,
         body=intent.body,
+        faults=list(intent.faults),
     )
     record.save(entry)
     if not settled:
         _reserve(intent)
         _name(intent)
+    _keep_keys(intent, settled=settled)
+
+
+def _keep_keys(intent: Intent, *, settled: bool) -> None:
+    """New private keys are there before the kernel needs them, old ones until it needs them no more."""
+    used = [node.public_key for node in intent.placement.nodes if node.public_key]
+    had = any(name.startswith("key/") for name in (intent.before.earlier if intent.before else ()))
+    if used or had:
+        from podnet.lab import keys
+
+        if settled:
+            keys.remove_others(intent.topology.name, used)
+        else:
+            keys.keep(intent.topology.name, intent.new_keys)
 
 
 def _name(intent: Intent) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, State, Sysctl
+from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, Qdisc, State, Sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podnet.kernel.process import ProcessStatus
     from podnet.lab.record import Record
 
-__all__ = ["by_plugins", "drift", "in_machine", "neighbours_of", "own", "sysctls_of", "tables_of"]
+__all__ = ["by_plugins", "drift", "in_machine", "neighbours_of", "own", "qdiscs_of", "sysctls_of", "tables_of"]
 
 
 # Limits that labs raise together: more than this one asked for is no difference.
@@ -63,6 +63,11 @@ def neighbours_of(wanted: State) -> set[str]:
     return {each.netns for each in wanted.values() if isinstance(each, Neighbours)}
 
 
+def qdiscs_of(wanted: State) -> set[str]:
+    """The namespaces in which to look for impairments."""
+    return {each.netns for each in wanted.values() if isinstance(each, Qdisc)}
+
+
 def tables_of(wanted: State) -> list[NftTable]:
     """The nftables tables to observe."""
     return [each for each in wanted.values() if isinstance(each, NftTable)]
@@ -72,7 +77,7 @@ def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()
     """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
     wanted = entry.wanted
     names = set(entry.namespaces) | ({""} if in_machine(entry.machine_keys) else set())
-    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted))
+    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted), qdiscs_of(wanted))
     keys = {tuple(key) for key in entry.machine_keys}
     ours = own(found, keys, wanted)
     changes = diff(wanted, ours, entry.group)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from podnet.topology.marks import group_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from podnet.lab.keys import Pair
     from podnet.lab.record import Record
     from podnet.model.lab import Lab
     from podnet.model.placement import Placement
@@ -30,6 +32,7 @@ class Intent:
     """A topology placed and compiled, beside what the lab's record says.
 
     ``bare`` is the lab as the topology alone says it, ``lab`` with what CNI plugins gave, where they attach pods.
+    ``healthy`` is ``wanted`` without the faults that commands have made, ``faults`` those whose targets still exist.
     """
 
     topology: Topology
@@ -39,6 +42,9 @@ class Intent:
     wanted: State
     neighbours: int  # entries of the neighbour table that it needs, of one IP version
     before: Record | None
+    new_keys: tuple[Pair, ...] = ()
+    healthy: State = field(default_factory=dict)
+    faults: tuple[list[Any], ...] = ()
 
     @cached_property
     def namespaces(self) -> set[str]:
@@ -58,12 +64,13 @@ class Intent:
     @cached_property
     def body(self) -> record.Body:
         """What the record is to say of it."""
-        return record.Body.of(self.wanted, self.lab)
+        return record.Body.of(self.healthy, self.lab)
 
     @cached_property
     def unchanged(self) -> bool:
         """Whether the record says already what it would say."""
-        return self.before is not None and self.before.body.text == self.body.text
+        before = self.before
+        return before is not None and before.body.text == self.body.text and _alike(before.faults, self.faults)
 
     @cached_property
     def earlier(self) -> State:
@@ -98,13 +105,40 @@ def intended(topology: Topology) -> Intent:
         earlier |= before.earlier
         earlier |= _reserved(topology.name)
     placement = place(topology, earlier)
+    new_keys: list[Pair] = []
+    if topology.networking.fabric == "wireguard":
+        from podnet.lab.keys import with_keys
+
+        placement, new_keys = with_keys(placement, earlier)
     lab = lab_of(placement)
     before_any, others = machine.neighbour_limits(topology.name, lab.versions)
     compiled = compile_topology(placement, partial(data_dir, record.directory(topology.name)))
     wanted = with_neighbours(compiled, lab, placement, before_any, others)
     if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
         wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}
-    return Intent(topology, placement, lab, lab, wanted, need(lab, placement), before)
+    healthy, faults = wanted, tuple(before.faults) if before is not None else ()
+    if faults:
+        wanted, faults = _with_faults(healthy, faults, lab)
+    return Intent(topology, placement, lab, lab, wanted, need(lab, placement), before, tuple(new_keys), healthy, faults)
+
+
+def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether both are the same JSON: a record's lists are tuples in the program."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def _with_faults(healthy: State, rows: tuple[list[Any], ...], lab: Lab) -> tuple[State, tuple[list[Any], ...]]:
+    """The state with the faults whose targets are still there, and those faults."""
+    from podnet.lab.faults import from_rows, with_faults
+    from podnet.lab.labjson import lab_to_json
+
+    there = {target.name for target in lab.targets}
+    faults = [
+        fault
+        for fault in from_rows(rows)
+        if {fault.target, *(name for group in fault.groups for name in group)} - {""} <= there
+    ]
+    return with_faults(healthy, faults, lab_to_json(lab)), tuple(list(fault) for fault in faults)
 
 
 def _reserved(lab: str) -> dict[str, list[str]]:

@@ -88,10 +88,21 @@ class Record(NamedTuple):
     earlier: dict[str, list[str]]
     since: float  # Unix time in seconds
     body: Body
+    faults: list[list[Any]] = []  # noqa: RUF012 - never changed in place
 
     @property
     def wanted(self) -> State:
-        """The kernel state that the last ``up`` was to reach."""
+        """The kernel state that the last ``up`` was to reach, with the faults that commands made since."""
+        healthy = self.healthy
+        if not self.faults:
+            return healthy
+        from podnet.lab import faults
+
+        return faults.with_faults(healthy, faults.from_rows(self.faults), self.lab_json)
+
+    @property
+    def healthy(self) -> State:
+        """The same without those faults."""
         from podnet.lab.rows import from_rows
 
         return from_rows(self.body.content["wanted"])

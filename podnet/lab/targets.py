@@ -83,4 +83,5 @@ def earlier_of(placement: Placement) -> dict[str, list[str]]:
     """What the next ``up`` must keep: addresses of nodes and clients, and nodes' pod CIDRs."""
     earlier = {f"host/{n.node.name}": [str(a) for a in n.addresses] for n in placement.nodes}
     earlier |= {f"host/{c.client.name}": [str(a) for a in c.addresses] for c in placement.clients}
+    earlier |= {f"key/{n.node.name}": [n.public_key] for n in placement.nodes if n.public_key}
     return earlier | {f"cidr/{n.node.name}": [str(c) for c in n.pod_cidrs] for n in placement.nodes}

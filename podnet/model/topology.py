@@ -15,6 +15,7 @@ __all__ = [
     "Container",
     "Expectation",
     "ExtraRoute",
+    "Impairment",
     "Network",
     "Networking",
     "Node",
@@ -42,6 +43,7 @@ class Networking:
     """Cluster-wide settings; keys and defaults follow kind's cluster configuration.
 
     ``mtu`` is bytes, ``None`` means: derive it from the underlay and the fabric.
+    ``vni``, ``fabric_port`` (0: the fabric's own) and ``direct_routing`` are for the fabrics that know them.
     ``node_prefix_v4``/``node_prefix_v6`` are the prefix lengths of one node's share of ``pod_subnets``.
     """
 
@@ -54,6 +56,9 @@ class Networking:
     node_prefix_v4: int = 24
     node_prefix_v6: int = 64
     cni: CniNetwork | None = None
+    vni: int = 1
+    fabric_port: int = 0
+    direct_routing: bool = False
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -175,6 +180,15 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class Impairment:
+    """What one interface does to the packets that it sends; ``settings`` as ``podnet.kernel.impairment`` has them."""
+
+    target: str
+    interface: str
+    settings: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A whole checked topology."""
 
@@ -186,4 +200,5 @@ class Topology:
     routers: tuple[Router, ...] = ()
     clients: tuple[Client, ...] = ()
     expect: tuple[Expectation, ...] = ()
+    impair: tuple[Impairment, ...] = ()
     path: str = field(default="", compare=False)

@@ -282,7 +282,7 @@ def _wrong_word(path: Path, node: Node, expected: str) -> tuple[str, str]:
     if not isinstance(node, Scalar):
         return f"{name} must be one of {', '.join(words)}", ""
     if path[-1] == "fabric":
-        exists = f"fabrics today are {' and '.join(words)}"
+        exists = f"there are {', '.join(words[:-1])} and {words[-1]}"
         return f"there is no fabric {quote(node.text)}", exists
     return f"{quote(node.text)} is no {name}", did_you_mean(node.text, words, "it is one of")
 

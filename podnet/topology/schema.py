@@ -96,6 +96,29 @@ class Section(BaseModel):
     )
 
 
+_DIRECT = "Whether nodes that share a subnet are routed to without a tunnel."
+
+
+class Vxlan(Section):
+    """Settings of `fabric: vxlan`."""
+
+    vni: int = Field(1, ge=1, le=2**24 - 1, description="The VXLAN network identifier.")
+    port: Port = Field(8472, description="The UDP port; `4789` is IANA's.")
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
+class Wireguard(Section):
+    """Settings of `fabric: wireguard`."""
+
+    port: Port = Field(51820, description="The UDP port.")
+
+
+class Ipip(Section):
+    """Settings of `fabric: ipip`."""
+
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
 class Networking(Section):
     """Cluster-wide settings, with the keys and defaults of kind's cluster configuration."""
 
@@ -105,15 +128,21 @@ class Networking(Section):
         "Default: `10.244.0.0/16`, `fd00:10:244::/56`, or both, by `ipFamily`.",
     )
     ip_family: Literal["ipv4", "ipv6", "dual"] = Field("ipv4", description="The IP versions in use.")
-    fabric: Literal["host-gw", "none"] = Field(
+    fabric: Literal["host-gw", "vxlan", "wireguard", "ipip", "none"] = Field(
         "host-gw",
         description="How nodes reach each other's pod CIDRs: `host-gw` is a route per node over the underlay, "
+        "`vxlan`, `wireguard` (encrypted) and `ipip` (IPv4 only) are tunnels between the nodes, "
         "`none` leaves it to the file's own `routes`.",
     )
+    vxlan: Vxlan = Field(default=Vxlan.model_construct(), description="What `vxlan` tunnels are made with.")
+    wireguard: Wireguard = Field(
+        default=Wireguard.model_construct(), description="What `wireguard` tunnels are made with."
+    )
+    ipip: Ipip = Field(default=Ipip.model_construct(), description="What `ipip` tunnels are made with.")
     mtu: Mtu | None = Field(
         None,
-        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU. "
-        "Default: derived from the underlay and the fabric.",
+        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU "
+        "less what the fabric takes. Default: exactly that.",
     )
     bridge: BridgeName = Field("podnet0", description="Name of the bridge on every node, at most 15 bytes.")
     masquerade: bool = Field(
@@ -369,6 +398,29 @@ class Expectation(Section):
     )
 
 
+Percentage = Annotated[
+    int, PlainValidator(formats.percentage), WithJsonSchema({"type": "string", "pattern": formats.PERCENTAGE_PATTERN})
+]
+Duration = Annotated[
+    int, PlainValidator(formats.duration), WithJsonSchema({"type": "string", "pattern": formats.DURATION_PATTERN})
+]
+Rate = Annotated[int, PlainValidator(formats.rate), WithJsonSchema({"type": "string", "pattern": formats.RATE_PATTERN})]
+
+
+class Impairment(Section):
+    """What an interface does to the packets that it sends; without netem in the kernel, `rate` alone works."""
+
+    target: str = Field(description="Name of a pod, node, client or router.")
+    interface: InterfaceName = Field("eth0", description="The interface that sends.")
+    delay: Duration | None = Field(None, description="How long each packet is held back, as in `20ms`.")
+    jitter: Duration | None = Field(None, description="By how much `delay` varies, as in `5ms`.")
+    loss: Percentage | None = Field(None, description="How many packets are lost, as in `1%`.")
+    duplicate: Percentage | None = Field(None, description="How many packets are sent twice, as in `1%`.")
+    reorder: Percentage | None = Field(None, description="How many packets are not held back, as in `25%`.")
+    corrupt: Percentage | None = Field(None, description="How many packets have a bit flipped, as in `0.1%`.")
+    rate: Rate | None = Field(None, description="Bits per second at most, as in `10mbit`.")
+
+
 class File(Section):
     """A cluster network on one machine: nodes, pods, how they are joined, and what must be reachable."""
 
@@ -380,6 +432,7 @@ class File(Section):
     nodes: list[Node] = Field(min_length=1, description="The nodes, at least one.")
     pods: list[Pod] = Field(default=[], description="The pods.")
     clients: list[Client] = Field(default=[], description="Hosts outside the cluster, on the underlay.")
+    impair: list[Impairment] = Field(default=[], description="Interfaces that lose, delay, disorder or limit.")
     expect: list[Expectation] = Field(
         default=[], description="Adds to, or overrides, what the Kubernetes network model says must be reachable."
     )

@@ -8,6 +8,7 @@ reach    `podnet test` of all ordered pairs of 100, 400 and 1,000 pods as a whol
          and Mininet's pingAll() on sizes that they can finish
 plugin   the CNI plugin, warm and cold, beside the reference bridge, host-local and portmap, taking turns: ADD and DEL
          as whole processes, 100 by 8 at once, and an ADD into a range with 60,000 reservations
+fabrics  one TCP stream (iperf3) and echoes between pods of two nodes, for each fabric that the kernel has, taking turns
 startup  `podnet --help` and `podnet status` beside `python -c 'import click, json, sqlite3'`, taking turns
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import fabrics
 import lab
 import mininet_hosts
 import plugin
@@ -31,7 +33,7 @@ import startup
 import tables
 from stopwatch import ROOT, machine, say
 
-PARTS = ("lab", "mininet", "reach", "startup", "plugin")
+PARTS = ("lab", "mininet", "reach", "startup", "plugin", "fabrics")
 
 
 def arguments() -> argparse.Namespace:
@@ -93,6 +95,8 @@ def main() -> int:
                 results["reach"] = reach.measure(Path(folder), args.runs, large=args.pods == (10, 100, 1000))
             if "plugin" in parts:
                 results["plugin"] = plugin.measure(Path(folder) / "bin", args.rounds, args.runs)
+            if "fabrics" in parts:
+                results["fabrics"] = fabrics.measure(Path(folder), args.runs)
         elif inside := [part for part in PARTS if part in parts and part != "lab"]:
             results |= sandboxed(inside, args, Path(folder))
         if "lab" in parts:

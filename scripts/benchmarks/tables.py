@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fabrics
 import plugin
 
 
@@ -21,7 +22,20 @@ def render(results: dict[str, Any], *, markdown: bool) -> str:
         blocks += startup_blocks(results["startup"], markdown=markdown)
     if "plugin" in results:
         blocks += plugin_blocks(results["plugin"], markdown=markdown)
+    if "fabrics" in results:
+        blocks += fabric_blocks(results["fabrics"], markdown=markdown)
     return "\n\n".join(blocks)
+
+
+def fabric_blocks(results: dict[str, Any], *, markdown: bool) -> list[str]:
+    head = ["fabric", "Gbit/s", "of host-gw", "echo ms", "of host-gw"]
+    blocks = [
+        heading("fabrics: one TCP stream, and an echo there and back", markdown=markdown),
+        grid(head, fabrics.rows(results), markdown=markdown),
+    ]
+    if results["lacking"]:
+        blocks.append(f"This kernel lacks {' and '.join(results['lacking'])}.")
+    return blocks
 
 
 def plugin_blocks(results: dict[str, Any], *, markdown: bool) -> list[str]:
