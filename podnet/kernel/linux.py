@@ -9,27 +9,22 @@ from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, netns, nft, observation, rtnl, sysctl
-from podnet.kernel.maker import Maker
-from podnet.kernel.netlink import NetlinkSocket, attr, attrs
+from podnet.kernel import dump, netns, nft, observation, requests, rtnl, sysctl
+from podnet.kernel.netlink import attr, attrs
 from podnet.kernel.objects import (
-    Address,
     Attached,
     Bridge,
     KernelObject,
-    Loopback,
-    Neighbours,
     Netns,
     NftTable,
     Peer,
     Process,
-    Qdisc,
-    Route,
     State,
     Sysctl,
     Tunnel,
     Veth,
 )
+from podnet.kernel.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,15 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["LinuxKernel"]
 
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-# Above what the kernel numbers by itself: lo, and in every namespace a link of each tunnel module (tunl0, sit0, ...).
-_FIRST_INDEX = 100
-_AHEAD = 4  # namespaces from which on it pays to make them in a process of their own (2 ms)
-_Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
-_TUNNELS = {"vxlan", "wireguard", "ipip"}
-# Asking for one link takes 0.03 ms, for all of them 0.01 ms each.
-_FEW_LINKS = 4
 
 # What a delete finds gone already: a veth that went with its namespace, an address that went with its link.
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
@@ -67,20 +55,13 @@ class LinuxKernel:
         self._supervisor = supervisor
         self._attacher = attacher
         self._keys = keys
-        self._sockets: dict[str, NetlinkSocket] = {}
-        self._index: dict[tuple[str, str], int] = {}
-        self._later: dict[str, list[tuple[Op, _Message]]] = {}
+        self._places = Places()
+        self._later: dict[str, list[tuple[Op, requests.Message]]] = {}
         self._new_peers: list[Peer] = []
-        self._ahead: Maker | None = None
-        # The next index of a link in namespaces that ``apply`` made: nobody else makes links there yet.
-        self._next: dict[str, int] = {}
 
     def close(self) -> None:
         """Close all sockets."""
-        for sock in self._sockets.values():
-            sock.close()
-        self._sockets.clear()
-        self._index.clear()
+        self._places.close()
 
     def namespaces(self) -> set[str]:
         """All names under ``/run/netns``, also of namespaces that a crash left half-made."""
@@ -100,13 +81,13 @@ class LinuxKernel:
         with_neighbours, with_qdiscs = set(neighbours), set(qdiscs)
         alive = [name for name in names if not name or netns.exists(name)]
         found: list[KernelObject] = [Netns(name) for name in alive if name]
-        rows = {name: dump.links(self._socket(name)) for name in alive}
+        rows = {name: dump.links(self._places.socket(name)) for name in alive}
         peers = observation.pairs(rows, self._nsid)
         for name in alive:
             devices = {row.index: row.name for row in rows[name].values()}
             found += observation.links(name, rows[name], devices, peers)
-            self._index.update({(name, row.name): row.index for row in rows[name].values()})
-            sock = self._socket(name)
+            self._places.note(name, rows[name].values())
+            sock = self._places.socket(name)
             found += observation.tunnels(sock, name, rows[name])
             found += dump.addresses(sock, name, devices)
             found += dump.routes(sock, name, devices)
@@ -131,7 +112,7 @@ class LinuxKernel:
             fd = os.open(netns.path_of(other), os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             request = b"\0\0\0\0" + attr(_NETNSA_FD, fd.to_bytes(4, "little"))
-            answer = self._socket(name).get(rtnl.RTM_GETNSID, request)
+            answer = self._places.socket(name).get(rtnl.RTM_GETNSID, request)
         if answer is None:
             return -1
         data, start, end = answer
@@ -156,19 +137,15 @@ class LinuxKernel:
                 if progress is not None:
                     progress(done)
             self._complete()
-            if self._ahead is not None:
-                self._wait(None)
+            self._places.wait(None)
             if self._new_peers:
                 from podnet.kernel import wireguard
 
                 wireguard.shake_hands(self._new_peers, self._keys)
         finally:
             self._later.clear()
-            self._next.clear()
             self._new_peers.clear()
-            if self._ahead is not None:
-                self._ahead.close()
-                self._ahead = None
+            self._places.settle()
 
     def _apply_batch(self, group: str, name: str, batch: list[Op]) -> None:
         if group == "delete-namespaces":
@@ -198,28 +175,9 @@ class LinuxKernel:
 
     def _make_namespaces(self, batch: list[Op], ops: Sequence[Op]) -> None:
         """New namespaces: many are made in the order in which ``ops`` need them, while what follows goes on."""
-        names = [op.object.netns for op in batch]
-        self._next.update(dict.fromkeys(names, _FIRST_INDEX))
-        if len(names) < _AHEAD or len(os.sched_getaffinity(0)) < 2:
+        if not self._places.make([op.object.netns for op in batch], ops):
             for op in batch:
                 self._named(op, netns.create, op.object.netns)
-            return
-        ends = (end.netns for op in ops if op.peer is not None for end in (op.object, op.peer))
-        fresh = set(names)
-        self._ahead = Maker(list(dict.fromkeys([*(end for end in ends if end in fresh), *names])))
-
-    def _wait(self, name: str | None) -> None:
-        """Until a namespace that is being made is there; ``None`` is all of them."""
-        if self._ahead is None:
-            return
-        try:
-            if name is None:
-                self._ahead.wait_for_all()
-            else:
-                self._ahead.wait(name)
-        except KernelError as error:
-            msg = f"cannot add {Netns(self._ahead.failed())}: {error}"
-            raise KernelError(msg, error.errno) from error
 
     def _delete_namespaces(self, names: list[str]) -> None:
         """Take the names of namespaces away, and let the kernel have them all at once at the end.
@@ -229,7 +187,7 @@ class LinuxKernel:
         """
         with ExitStack() as held:
             for name in names:
-                self._forget(name)
+                self._places.forget(name)
                 try:
                     held.callback(os.close, os.open(netns.path_of(name), os.O_RDONLY | os.O_CLOEXEC))
                 except OSError:
@@ -238,7 +196,7 @@ class LinuxKernel:
                 netns.delete(name)
 
     def _apply_one(self, op: Op) -> None:
-        self._wait(op.object.netns)
+        self._places.wait(op.object.netns)
         try:
             match op.object:
                 case Sysctl():
@@ -274,7 +232,7 @@ class LinuxKernel:
         if self._supervisor is None:
             msg = f"cannot {ops[0]}: no supervisor"
             raise KernelError(msg)
-        self._wait(None)
+        self._places.wait(None)
         stop = [op.object.name for op in ops if op.verb == "delete" and isinstance(op.object, Process)]
         if stop:
             self._supervisor.stop(stop)
@@ -286,14 +244,14 @@ class LinuxKernel:
         if self._attacher is None:
             msg = f"cannot {ops[0]}: nobody here calls plugins"
             raise KernelError(msg)
-        self._wait(None)
+        self._places.wait(None)
         for op in ops:
             if isinstance(op.object, Attached):
                 self._named(op, self._attacher.delete if op.verb == "delete" else self._attacher.add, op.object)
 
     def _apply_links(self, name: str, ops: list[Op]) -> None:
         """All that rtnetlink changes in one namespace, in one batch."""
-        self._send(name, ops, [self._named(op, self._messages, op) for op in ops])
+        self._send(name, ops, [self._named(op, requests.messages, self._places, op) for op in ops])
 
     def _make_links(self, name: str, ops: list[Op]) -> None:
         """New links of one namespace: first they are made, then given what the making could not carry.
@@ -303,35 +261,35 @@ class LinuxKernel:
         """
         try:
             with ExitStack() as stack:
-                self._send(name, ops, [[self._named(op, self._maker, op, stack)] for op in ops])
+                self._send(name, ops, [[self._named(op, requests.maker, self._places, op, stack)] for op in ops])
         except KernelError:
             for op in ops:
-                self._forget_link(op)
+                self._places.forget_link(op)
             raise
-        self._send(name, ops, [_finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)])
+        self._send(
+            name, ops, [requests.finish(op.object) for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)]
+        )
         tunnels = [op for op in ops if isinstance(op.object, Tunnel) and op.object.type == "wireguard"]
         if tunnels:
             self._apply_wireguard(name, tunnels)
         veths = [op for op in ops if op.peer is not None]
-        unknown = [
-            op for op in veths if op.peer is not None and not {op.object.netns, op.peer.netns} <= self._next.keys()
-        ]
+        unknown = [op for op in veths if not self._places.numbered(op)]
         if unknown:
-            self._learn(name, unknown)
+            self._places.learn(name, unknown)
         for op in veths:
             if op.peer is not None:
                 # It goes out with what else is done in that namespace: mostly, its link is set up next.
-                messages = self._named(op, self._finish_peer, op.peer)
+                messages = self._named(op, requests.finish_peer, self._places, op.peer)
                 self._later.setdefault(op.peer.netns, []).extend((op, message) for message in messages)
 
-    def _send(self, name: str, ops: Sequence[Op], messages: Sequence[Sequence[_Message]]) -> None:
+    def _send(self, name: str, ops: Sequence[Op], messages: Sequence[Sequence[requests.Message]]) -> None:
         """Send each operation's messages in one batch; raises ``KernelError`` for the first one refused."""
         kept = self._later.pop(name, [])
         owners = [op for op, _ in kept] + [op for op, each in zip(ops, messages, strict=True) for _ in each]
         flat = [message for _, message in kept] + [message for each in messages for message in each]
         if not flat:
             return
-        for refusal in self._named(owners[0], self._socket, name).execute(flat):
+        for refusal in self._named(owners[0], self._places.socket, name).execute(flat):
             op = owners[refusal.index]
             if op.verb == "delete" and refusal.errno in _GONE:
                 continue
@@ -345,24 +303,6 @@ class LinuxKernel:
         except KernelError as error:
             raise _refused(op, str(error), error.errno) from error
 
-    def _learn(self, name: str, veths: list[Op]) -> None:
-        """Note the indexes of new pairs, both ends, from the near side."""
-        sock = self._socket(name)
-        if len(veths) <= _FEW_LINKS:
-            asked = [dump.link(sock, op.object.name) for op in veths if isinstance(op.object, Veth)]
-            rows = {row.name: row for row in asked if row is not None}
-        else:
-            rows = {row.name: row for row in dump.links(sock).values()}
-        for op in veths:
-            row = rows.get(op.object.name) if isinstance(op.object, Veth) else None
-            if row is not None and op.peer is not None:
-                self._index[name, row.name] = row.index
-                self._index[op.peer.netns, op.peer.name] = row.peer_index
-
-    def _finish_peer(self, far: Veth) -> list[_Message]:
-        master = [rtnl.set_link(far.name, master=self._device(far.netns, far.master))] if far.master else []
-        return master + _finish(far)
-
     def _delete_links(self, name: str, ops: list[Op]) -> None:
         """Delete links; several at once by a group of their own, which waits for RCU only once."""
         if len(ops) == 1:
@@ -370,153 +310,12 @@ class LinuxKernel:
         else:
             doomed = 0x60000000 | os.getpid()
             links = [op.object.name for op in ops if isinstance(op.object, Bridge | Veth | Tunnel)]
-            self._socket(name).execute([rtnl.set_link(link, group=doomed) for link in links])
-            refused = self._socket(name).execute([rtnl.delete_group(doomed)])
+            self._places.socket(name).execute([rtnl.set_link(link, group=doomed) for link in links])
+            refused = self._places.socket(name).execute([rtnl.delete_group(doomed)])
             if refused and refused[0].errno not in _GONE:
                 raise _refused(ops[0], str(refused[0]), refused[0].errno) from refused[0]
         for op in ops:
-            self._forget_link(op)
-
-    def _forget_link(self, op: Op) -> None:
-        link = op.object
-        if isinstance(link, Veth):
-            self._index.pop((link.peer_netns, link.peer), None)
-        self._index.pop((link.netns, getattr(link, "name", "")), None)
-
-    def _messages(self, op: Op) -> list[_Message]:
-        match op.object:
-            case Loopback(up=up) if op.verb == "set":
-                return [rtnl.set_link("lo", up=up)]
-            case Bridge() | Veth() | Tunnel() as link if op.verb == "set":
-                return self._changed_link(link, op.fields)
-            case Bridge() | Veth() | Tunnel() as link:
-                return [rtnl.delete_link(link.name)]
-            case Qdisc() as qdisc:
-                return self._qdisc(qdisc, delete=op.verb == "delete")
-            case Peer() as peer:
-                return self._entry(peer, delete=op.verb == "delete")
-            case Address() as address if op.verb == "add":
-                return [rtnl.add_address(address, self._device(address.netns, address.dev))]
-            case Address() as address:
-                index = self._find(address.netns, address.dev)
-                return [rtnl.delete_address(address, index)] if index else []
-            case Route() as route if op.verb == "delete":
-                index = self._find(route.netns, route.dev) if route.dev else 0
-                return [] if route.dev and not index else [rtnl.delete_route(route, index)]
-            case Route() as route:
-                index = self._device(route.netns, route.dev) if route.dev else 0
-                return [rtnl.add_route(route, index, replace=op.verb == "set")]
-            case Neighbours() as neighbours if op.verb == "delete":
-                index = self._find(neighbours.netns, neighbours.dev)
-                return rtnl.delete_neighbours(neighbours.entries, index) if index else []
-            case Neighbours() as neighbours:
-                return self._neighbours(neighbours, replace=op.verb == "set")
-            case other:
-                msg = f"cannot {op.verb} {other}: not a thing of rtnetlink"
-                raise KernelError(msg)
-
-    def _maker(self, op: Op, stack: ExitStack) -> _Message:
-        if isinstance(op.object, Bridge):
-            return rtnl.add_bridge(op.object, self._reserve(op.object))
-        if isinstance(op.object, Tunnel):
-            return rtnl.add_tunnel(op.object, self._reserve(op.object))
-        near, far = op.object, op.peer
-        if not isinstance(near, Veth) or far is None:
-            msg = "a veth is made with its other end"
-            raise KernelError(msg, errno.EINVAL)
-        self._wait(far.netns)
-        try:
-            fd = os.open(netns.path_of(far.netns), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            msg = f"no namespace {far.netns} under {netns.NETNS_DIR}"
-            raise KernelError(msg, errno.ENOENT) from None
-        stack.callback(os.close, fd)
-        master = self._device(near.netns, near.master) if near.master else 0
-        return rtnl.add_veth(near, far, fd, master, (self._reserve(near), self._reserve(far)))
-
-    def _reserve(self, link: Bridge | Veth | Tunnel) -> int:
-        """The index that a new link gets; 0 where the kernel is to choose it, and must be asked for it then."""
-        index = self._next.get(link.netns, 0)
-        if index:
-            self._next[link.netns] = index + 1
-            self._index[link.netns, link.name] = index
-        return index
-
-    def _changed_link(self, link: Bridge | Veth | Tunnel, fields: tuple[str, ...]) -> list[_Message]:
-        messages = []
-        values = {name: getattr(link, name) for name in fields if name in {"up", "mac", "mtu", "group", "addrgen"}}
-        if "master" in fields and isinstance(link, Veth):
-            values["master"] = self._device(link.netns, link.master) if link.master else 0
-        if values:
-            messages.append(rtnl.set_link(link.name, **values))
-        if isinstance(link, Veth) and link.master and {"hairpin", "master"} & set(fields):
-            messages.append(rtnl.set_link(link.name, hairpin=link.hairpin))
-        if "altname" in fields:
-            rows = dump.links(self._socket(link.netns)).values()
-            stale = next((row.altname for row in rows if row.name == link.name), "")
-            messages += [rtnl.delete_altname(link.name, stale)] if stale else []
-            messages += _altname(link)
-        return messages
-
-    def _qdisc(self, qdisc: Qdisc, *, delete: bool) -> list[_Message]:
-        from podnet.kernel import impairment, tc
-
-        if delete:
-            index = self._find(qdisc.netns, qdisc.dev)
-            return [tc.delete_root(index)] if index else []
-        return [impairment.add(qdisc, self._device(qdisc.netns, qdisc.dev))]
-
-    def _entry(self, peer: Peer, *, delete: bool) -> list[_Message]:
-        from podnet.kernel import tunnel
-
-        if delete:
-            index = self._find(peer.netns, peer.dev)
-            return [tunnel.delete_entry(peer, index)] if index else []
-        return [tunnel.add_entry(peer, self._device(peer.netns, peer.dev))]
-
-    def _neighbours(self, wanted: Neighbours, *, replace: bool) -> list[_Message]:
-        index = self._device(wanted.netns, wanted.dev)
-        stale: list[_Message] = []
-        if replace:
-            names = {index: wanted.dev}
-            for was in dump.neighbours(self._socket(wanted.netns), wanted.netns, names):
-                if isinstance(was, Neighbours) and was.key == wanted.key:
-                    kept = {address for address, _ in wanted.entries}
-                    stale = rtnl.delete_neighbours([e for e in was.entries if e[0] not in kept], index)
-        return [*stale, (0, 0, rtnl.add_neighbours(wanted.entries, index))]
-
-    def _device(self, name: str, dev: str) -> int:
-        """The index of a link; raises ``KernelError`` (ENODEV) where there is none."""
-        index = self._find(name, dev)
-        if not index:
-            msg = f"no link {dev} in {name or 'the machine'}"
-            raise KernelError(msg, errno.ENODEV)
-        return index
-
-    def _find(self, name: str, dev: str) -> int:
-        index = self._index.get((name, dev), 0)
-        if not index:
-            # Mostly the first of many that are asked for, but in the machine's own namespace one among strangers.
-            sock = self._socket(name)
-            rows = dump.links(sock).values() if name else [row for row in [dump.link(sock, dev)] if row is not None]
-            self._index.update({(name, row.name): row.index for row in rows})
-            index = self._index.get((name, dev), 0)
-        return index
-
-    def _socket(self, name: str) -> NetlinkSocket:
-        sock = self._sockets.get(name)
-        if sock is None:
-            self._wait(name)
-            sock = self._sockets[name] = NetlinkSocket(name)
-        return sock
-
-    def _forget(self, name: str) -> None:
-        """Drop what is known of a namespace: an open socket would keep it alive without its name."""
-        sock = self._sockets.pop(name, None)
-        if sock is not None:
-            sock.close()
-        for key in [key for key in self._index if key[0] == name]:
-            del self._index[key]
+            self._places.forget_link(op)
 
 
 def _batch(op: Op) -> tuple[str, str, str]:
@@ -545,20 +344,3 @@ def _batch(op: Op) -> tuple[str, str, str]:
 
 def _refused(op: Op, why: str, number: int) -> KernelError:
     return KernelError(f"cannot {op}: {why}", number)
-
-
-def _finish(link: Bridge | Veth | Tunnel) -> list[_Message]:
-    """What the message that makes a link does not carry, while the link is still down."""
-    messages = _altname(link)
-    if isinstance(link, Bridge):
-        return [*messages, rtnl.set_link(link.name, mtu=link.mtu)]
-    hairpin = link.hairpin if isinstance(link, Veth) and link.master and link.hairpin else None
-    # Before the link is up: the kernel makes the link-local address when it comes up.
-    addrgen = None if link.addrgen else False
-    if hairpin is not None or addrgen is not None:
-        messages.append(rtnl.set_link(link.name, hairpin=hairpin, addrgen=addrgen))
-    return messages
-
-
-def _altname(link: Bridge | Veth | Tunnel) -> list[_Message]:
-    return [rtnl.add_altname(link.name, link.altname)] if link.altname else []
