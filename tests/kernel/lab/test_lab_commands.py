@@ -51,7 +51,7 @@ def test_exit_codes_beside_a_running_lab(lab: Path, tmp_path: Path) -> None:
         (2, ["shell", "nosuch"]),
         (2, ["down", "lab", "--all"]),
         (2, ["test", "--timeout", "0"]),
-        (2, ["test", "--protocol", "sctp"]),
+        (2, ["test", "--protocol", "gre"]),
         (2, ["logs", "web", "--tail", "-1"]),
     ]
     assert [(podnet(*arguments).code, arguments) for _, arguments in expected] == expected

@@ -48,6 +48,7 @@ def test_the_supervisor_outlives_who_started_it(lab, wait_until):
     assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
     assert os.readlink(f"/proc/{pid}/fd/1") == os.readlink(f"/proc/{pid}/fd/2") == f"{lab.directory}/supervisor.log"
     assert {name: oct(os.stat(f"{lab.directory}/{name}").st_mode & 0o777) for name in os.listdir(lab.directory)} == {
+        "hosts": "0o644",
         "logs": "0o700",
         "supervisor.lock": "0o600",
         "supervisor.log": "0o600",
@@ -78,7 +79,7 @@ def test_shutdown_ends_everything_and_again_is_no_error(lab):
     assert lab.inside() == set()
     assert lab.supervisor.pid() is None
     lab.supervisor.shutdown()
-    assert sorted(os.listdir(lab.directory)) == ["logs", "supervisor.lock", "supervisor.log"]
+    assert sorted(os.listdir(lab.directory)) == ["hosts", "logs", "supervisor.lock", "supervisor.log"]
     assert Path(lab.directory, "supervisor.log").read_text() == ""
 
 
