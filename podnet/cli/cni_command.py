@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podnet.cli.cni_install import install, uninstall
+from podnet.cli.cni_log import log
+from podnet.cli.cni_serve import serve
 from podnet.cli.output import output_option, print_json, table
 
 if TYPE_CHECKING:
@@ -132,7 +135,8 @@ def check(output: str, **options: Any) -> None:
 def gc(output: str, valid: tuple[str, ...], everything: bool, **options: Any) -> None:
     """Remove what is left of attachments that are no longer valid.
 
-    Without --valid and --all, those attachments in the cache are valid whose network namespace is still there.
+    Without --valid and --all, those attachments in the cache are valid whose network namespace is still there, or is
+    not known.
     """
     from podnet.cni.runtime import chain
 
@@ -298,7 +302,8 @@ def _valid(runtime: Runtime, network: NetworkList, given: tuple[str, ...]) -> se
 
     if not given:
         kept = [each.container for each in cache.attachments(runtime.cache_dir, network.name)]
-        return {(each.id, each.ifname) for each in kept if each.netns and os.path.exists(each.netns)}
+        # Of an attachment whose namespace nobody has written down, nobody knows that it is gone.
+        return {(each.id, each.ifname) for each in kept if not each.netns or os.path.exists(each.netns)}
     pairs = set()
     for each in given:
         container_id, slash, ifname = each.partition("/")
@@ -368,3 +373,7 @@ def _done(output: str, network: NetworkList, text: str, container: Container | N
         return
     about = {"containerID": container.id, "ifname": container.ifname} if container else {}
     print_json({"network": network.name, "cniVersion": network.version, **about, **facts, "ok": True})
+
+
+for each in (install, log, serve, uninstall):
+    command.add_command(each)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.kernel.objects import Address, KernelObject, Route, Veth
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

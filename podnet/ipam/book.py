@@ -102,6 +102,14 @@ class Book(Ledger):
         with self._errors("read"):
             return [each for each in elements if self._db.execute(query, (*each[:3], *owner)).fetchone() is None]
 
+    def others(self, owner: Owner, elements: Iterable[Element]) -> list[Element]:
+        """Those of the elements that another attachment has by now, as it has them."""
+        query = """SELECT value FROM element WHERE "table" = ? AND map = ? AND key = ?
+            AND (network, container_id, ifname) != (?, ?, ?) LIMIT 1"""
+        with self._errors("read"):
+            rows = [(each, self._db.execute(query, (*each[:3], *owner)).fetchone()) for each in elements]
+        return [each._replace(value=row[0]) for each, row in rows if row is not None]
+
     def unused(self, tables: Iterable[str]) -> list[str]:
         """Those of the nftables tables that nobody has an element in."""
         query = 'SELECT 1 FROM element WHERE "table" = ? LIMIT 1'

@@ -8,16 +8,22 @@ free one, however many are taken.
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import PodnetError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
+
+if not TYPE_CHECKING:
+    try:
+        import _sqlite3 as sqlite3  # sqlite3 itself is this, and imports datetime: 2 ms of a cold call
+    except ImportError:
+        import sqlite3
 
 __all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner", "boot_id"]
 
@@ -113,14 +119,17 @@ def _size(family: int) -> int:
 class Ledger:
     """The ledger in a folder, which is made where it is missing; used as a context manager.
 
-    Every method raises ``BusyError`` or ``LedgerError`` where the file cannot be used.
+    Used by the thread that opens it, or with ``any_thread`` by one thread after the other. Every method raises
+    ``BusyError`` or ``LedgerError`` where the file cannot be used.
     """
 
-    def __init__(self, folder: str, patience: float = _PATIENCE) -> None:
+    def __init__(self, folder: str, patience: float = _PATIENCE, *, any_thread: bool = False) -> None:
         self._path = os.path.join(folder, FILE_NAME)
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            self._db = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
+            self._db = sqlite3.connect(
+                self._path, timeout=patience, isolation_level=None, check_same_thread=not any_thread
+            )
         except (OSError, sqlite3.Error) as error:
             msg = f"cannot open the ledger {self._path}: {error}"
             raise LedgerError(msg) from error
@@ -151,13 +160,17 @@ class Ledger:
         finally:
             os.close(folder)
 
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.close()
+        self.close()
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:

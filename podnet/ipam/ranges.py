@@ -83,7 +83,7 @@ def family_of(address: str) -> int:
 
 def number(address: str) -> int:
     """An address without prefix length as a number. Raises ``ValueError``."""
-    from socket import AF_INET, AF_INET6, inet_pton
+    from _socket import AF_INET, AF_INET6, inet_pton
 
     try:
         return int.from_bytes(inet_pton(AF_INET6 if ":" in address else AF_INET, address), "big")
@@ -94,7 +94,7 @@ def number(address: str) -> int:
 
 def text(family: int, address: int) -> str:
     """A number as an address in canonical text."""
-    from socket import AF_INET, AF_INET6, inet_ntop
+    from _socket import AF_INET, AF_INET6, inet_ntop
 
     if family == 4:
         return inet_ntop(AF_INET, address.to_bytes(4, "big"))

@@ -38,6 +38,9 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _Message = tuple[int, int, bytes]
 _Result = TypeVar("_Result")
 
+# Asking for one link takes 0.03 ms, for all of them 0.01 ms each.
+_FEW_LINKS = 4
+
 # What a delete finds gone already: a veth that went with its namespace, an address that went with its link.
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 
@@ -259,8 +262,13 @@ class LinuxKernel:
             raise _refused(op, str(error), error.errno) from error
 
     def _learn(self, name: str, veths: list[Op]) -> None:
-        """Note the indexes of new pairs, both ends, from one dump of the near side."""
-        rows = {row.name: row for row in dump.links(self._socket(name)).values()}
+        """Note the indexes of new pairs, both ends, from the near side."""
+        sock = self._socket(name)
+        if len(veths) <= _FEW_LINKS:
+            asked = [dump.link(sock, op.object.name) for op in veths if isinstance(op.object, Veth)]
+            rows = {row.name: row for row in asked if row is not None}
+        else:
+            rows = {row.name: row for row in dump.links(sock).values()}
         for op in veths:
             row = rows.get(op.object.name) if isinstance(op.object, Veth) else None
             if row is not None and op.peer is not None:
@@ -369,7 +377,9 @@ class LinuxKernel:
     def _find(self, name: str, dev: str) -> int:
         index = self._index.get((name, dev), 0)
         if not index:
-            rows = dump.links(self._socket(name)).values()
+            # Mostly the first of many that are asked for, but in the machine's own namespace one among strangers.
+            sock = self._socket(name)
+            rows = dump.links(sock).values() if name else [row for row in [dump.link(sock, dev)] if row is not None]
             self._index.update({(name, row.name): row.index for row in rows})
             index = self._index.get((name, dev), 0)
         return index

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 __all__ = [
@@ -30,11 +30,12 @@ __all__ = [
     "path_of",
     "prepare",
     "release",
+    "stay",
 ]
 
 NETNS_DIR = "/run/netns"
 
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _CLONE_FS = 0x40000000, 0x200
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
 _MNT_DETACH = 2
 _OWN = "/proc/thread-self/ns/net"
@@ -197,6 +198,27 @@ def anonymous() -> Iterator[None]:
         os.close(home)
 
 
+def stay(namespace: int, root: int) -> None:
+    """Let this thread live in a network namespace and below a root folder, given as open files, for good.
+
+    A folder of another mount namespace brings that namespace's mounts along. Only this thread: threads share root and
+    working folder until one of them asks for its own. Raises ``KernelError`` also where no proc is mounted below the
+    root that knows this process; the thread is good for nothing else then.
+    """
+    _check(_libc.unshare(_CLONE_FS), "cannot give a thread a root folder of its own")
+    try:
+        os.fchdir(root)
+        os.chroot(".")
+        _check(_libc.setns(namespace, _CLONE_NEWNET), "cannot enter the caller's network namespace")
+        known = os.stat(_OWN).st_ino == os.fstat(namespace).st_ino
+    except OSError as error:
+        msg = f"cannot live below the caller's root folder: {error}"
+        raise KernelError(msg, error.errno or 0) from error
+    if not known:
+        msg = f"cannot live below the caller's root folder: its {_OWN} is another's"
+        raise KernelError(msg, 2)
+
+
 def _return(home: int) -> None:
     """Go back; a thread that cannot must not live on in the wrong namespace."""
     if _libc.setns(home, _CLONE_NEWNET) != 0:
@@ -206,5 +228,7 @@ def _return(home: int) -> None:
 
 def open_socket(name: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
     """A socket that lives in a namespace, whoever uses it later."""
+    import socket
+
     with entered(name):
         return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)

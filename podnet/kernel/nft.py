@@ -8,14 +8,34 @@ from __future__ import annotations
 
 import ctypes
 import json
+import time
+from _thread import allocate_lock
 from functools import cache
 
 from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
-__all__ = ["add", "alike", "canonical", "chains", "delete", "list_ruleset", "list_tables", "listed", "replace", "run"]
+__all__ = [
+    "add",
+    "alike",
+    "canonical",
+    "chains",
+    "delete",
+    "list_ruleset",
+    "list_tables",
+    "listed",
+    "load",
+    "replace",
+    "run",
+]
 
 _OUTPUT_STATELESS, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 11  # nftables/libnftables.h
+
+_INTERRUPTED = "Interrupted system call"  # EINTR, in nft's words
+_PATIENCE = 10.0  # seconds
+
+# The library promises nothing to threads, and the kernel takes one transaction of a namespace at a time anyway.
+_alone = allocate_lock()
 
 
 @cache
@@ -37,6 +57,11 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
+def load() -> bool:
+    """Load the library now, where it can be found; whether there is one."""
+    return _library() is not None
+
+
 def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False) -> str:
     """Run nft commands in a namespace, as one transaction; return what they print, ``terse`` without elements.
 
@@ -47,9 +72,26 @@ def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False
 
 
 def _run_here(commands: str, *, as_json: bool = False, terse: bool = False) -> str:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _run_once(commands, as_json=as_json, terse=terse)
+        except KernelError as error:
+            # Another transaction came while the kernel listed (one in 180 looks beside eight writers). Some of nft's
+            # looks try again by themselves, "get element" does not; nothing was changed.
+            if _INTERRUPTED not in str(error) or time.monotonic() > until:
+                raise
+
+
+def _run_once(commands: str, *, as_json: bool, terse: bool) -> str:
     library = _library()
     if library is None:
         return _spawned(commands, as_json=as_json, terse=terse)
+    with _alone:
+        return _through(library, commands, as_json=as_json, terse=terse)
+
+
+def _through(library: ctypes.CDLL, commands: str, *, as_json: bool, terse: bool) -> str:
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
     context = library.nft_ctx_new(0)
     try:

@@ -3,6 +3,8 @@
 lab      `podnet up` and `podnet down` as whole processes, for N pods on 10 nodes, and the kernel's floor for the
          same objects (scripts/bench-floor.c), taking turns
 mininet  Mininet with Linux bridges: 50 hosts on one switch, start and stop, without Python's own start
+plugin   the CNI plugin, warm and cold, beside the reference bridge, host-local and portmap, taking turns: ADD and DEL
+         as whole processes, 100 by 8 at once, and an ADD into a range with 60,000 reservations
 startup  `podnet --help` and `podnet status` beside `python -c 'import click, json, sqlite3'`, taking turns
 """
 
@@ -19,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import lab
 import mininet_hosts
+import plugin
 import startup
 import tables
 from stopwatch import machine, say
 
-PARTS = ("lab", "mininet", "startup")
+PARTS = ("lab", "mininet", "startup", "plugin")
 
 
 def arguments() -> argparse.Namespace:
@@ -34,14 +37,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--pods", type=sizes, default=(10, 100, 1000), metavar="N,N,...", help="default: 10,100,1000")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each figure, for its median; default: 5")
+    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="of each call of a plugin; default: 50")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures, of every run, as JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/benchmarks.md")
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))} (parts: {', '.join(PARTS)})")
-    if args.runs < 1:
-        parser.error("--runs must be at least 1")
+    if args.runs < 1 or args.rounds < 1:
+        parser.error("--runs and --rounds must be at least 1")
     return args
 
 
@@ -69,6 +73,8 @@ def main() -> int:
             results["lab"] = lab.measure(Path(folder), args.pods, args.runs)
         if "mininet" in parts:
             results["mininet"] = mininet_hosts.measure(args.runs)
+        if "plugin" in parts:
+            results["plugin"] = plugin.measure(Path(folder) / "bin", args.rounds, args.runs)
     print(tables.render(results, markdown=args.markdown))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

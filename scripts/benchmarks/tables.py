@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import plugin
+
 
 def render(results: dict[str, Any], *, markdown: bool) -> str:
     place = results["machine"]
@@ -15,7 +17,15 @@ def render(results: dict[str, Any], *, markdown: bool) -> str:
         blocks += mininet_blocks(results["mininet"], results.get("lab"), markdown=markdown)
     if "startup" in results:
         blocks += startup_blocks(results["startup"], markdown=markdown)
+    if "plugin" in results:
+        blocks += plugin_blocks(results["plugin"], markdown=markdown)
     return "\n\n".join(blocks)
+
+
+def plugin_blocks(results: dict[str, Any], *, markdown: bool) -> list[str]:
+    head = ["", "podnet ms", "reference ms", "ratio", "aim", "reached"]
+    title = f"CNI plugin (medians of {results['rounds']}, of the crowds of {results['runs']})"
+    return [heading(title, markdown=markdown), grid(head, plugin.rows(results), markdown=markdown)]
 
 
 def lab_blocks(lab: dict[str, Any], *, markdown: bool) -> list[str]:

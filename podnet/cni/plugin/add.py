@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import bridge, ipam, parts, plan
-from podnet.cni.plugin.call import locked
+from podnet.cni.plugin.call import locked, turn
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
 from podnet.cni.spec.result import Result, to_json
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.ledger import Holder, boot_id
 from podnet.kernel.diff import Change
-from podnet.kernel.objects import Sysctl
+from podnet.kernel.objects import KernelObject, Sysctl
 from podnet.kernel.schedule import Op, schedule
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from podnet.cni.plugin.call import Call
+    from podnet.cni.plugin.machine import LinkSeen
     from podnet.ipam.book import Book
     from podnet.ipam.ledger import Ledger
 
@@ -89,11 +90,14 @@ def add(call: Call) -> dict[str, Any]:
     parts.wanted(call)
     _refuse_taken(call)
     with (
+        turn(call.state, call.owner),
         locked(call.state, call.settings.bridge) as lock,
         call.ledger() as ledger,
         call.book(ledger) as book,
         undone() as undo,
     ):
+        call.refuse_abandoned()
+        call.passed("lock")
         return _made(call, ledger, book, inode, undo, bridge.Shared(call, ledger, lock))
 
 
@@ -110,54 +114,84 @@ def _refuse_taken(call: Call) -> None:
 
 
 def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared: bridge.Shared) -> dict[str, Any]:
-    given = _addresses(call, ledger, inode, undo)
+    given = _reserve(call, ledger, inode, undo)
+    seen = first = None
+    if ipam.delegated(call.config):
+        # As the reference plugins do: dhcp asks for its address by the container's interface.
+        first, seen = _planned(call, Result()), _bridge(call, undo, shared)
+        _link(call, first, undo)
+        given = ipam.delegate_add(call.machine, call.config, call.environ)
+        undo.push("IPAM", lambda: _delegate_del(call))
+    call.passed("address")
     if call.config.ipam_type and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config")
     if call.settings.mode == "ptp" and not given.ips:
         raise CNIError(INTERNAL, "IPAM plugin returned missing IP config", "ptp needs ipam")
-    made = plan.make(
-        call.settings, given, call.environment.netns, call.environment.ifname, call.names, call.config.mac, random_mac
-    )
+    made = _planned(call, given)
+    if first is not None:
+        made = plan.beyond_link(made, first.attachment)
     # What this version cannot say is refused before anything is made.
     answer = made.result
     with_mtu = versions.at_least(call.config.version, "1.1.0")
     if not with_mtu:
         answer = answer._replace(interfaces=tuple(each._replace(mtu=0) for each in answer.interfaces))
     to_json(answer, call.config.version)
-    machine, host = call.machine, made.attachment.host
-    if call.settings.mode == "bridge":
-        seen = shared.bridge(undo)
-        shared.gateways(made.gateways, undo)
-        first = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
-        answer = answer._replace(interfaces=(first, *answer.interfaces[1:]))
-    undo.push(f"link {host}", lambda: machine.delete_link(host))
-    sysctls = _host_sysctls(host, routed=call.settings.mode == "ptp")
-    machine.apply(schedule([Change("create", each, None, "ADD") for each in (*made.objects, *sysctls)]))
-    if call.settings.isolated:
-        machine.set_isolated(host)
+    machine = call.machine
+    if first is None:
+        seen = _bridge(call, undo, shared)
+    if seen is not None:
+        shared.gateways(seen, made.gateways, undo)
+        on_host = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
+        answer = answer._replace(interfaces=(on_host, *answer.interfaces[1:]))
+    call.passed("bridge")
+    if first is None:
+        _link(call, made, undo)
+    else:
+        machine.apply(_creating(made.objects))
     for address in made.addresses:
         machine.add_address(address, dad=call.settings.dad, route=call.settings.mode != "ptp")
     for route in made.routes:
         machine.add_route(route)
     if call.settings.dad:
         _wait_for_dad(call)
+    call.passed("link")
     answer = parts.add(call, book, inode, answer, undo)
+    call.passed("rules")
     # Last, because it is the whole machine's and is never taken back.
     if made.gateways or call.settings.mode == "ptp":
         machine.apply([Op("set", Sysctl("", FORWARDING[each], "1"), ("value",)) for each in made.families])
     return to_json(answer, call.config.version)
 
 
-def _addresses(call: Call, ledger: Ledger, inode: int, undo: Undo) -> Result:
-    """Write the attachment down, and get its addresses."""
+def _planned(call: Call, given: Result) -> plan.Plan:
+    place = call.environment
+    return plan.make(call.settings, given, place.netns, place.ifname, call.names, call.config.mac, random_mac)
+
+
+def _bridge(call: Call, undo: Undo, shared: bridge.Shared) -> LinkSeen | None:
+    return shared.bridge(undo) if call.settings.mode == "bridge" else None
+
+
+def _link(call: Call, made: plan.Plan, undo: Undo) -> None:
+    """Make the link of a plan, with all else that the plan has."""
+    machine, host = call.machine, made.attachment.host
+    undo.push(f"link {host}", lambda: machine.delete_link(host))
+    machine.apply(_creating((*made.objects, *_host_sysctls(host, routed=call.settings.mode == "ptp"))))
+    if call.settings.isolated:
+        machine.set_isolated(host)
+
+
+def _creating(objects: tuple[KernelObject, ...]) -> list[Op]:
+    return schedule([Change("create", each, None, "ADD") for each in objects])
+
+
+def _reserve(call: Call, ledger: Ledger, inode: int, undo: Undo) -> Result:
+    """Write the attachment down, and get its addresses where our own ledger has them."""
     before = ledger.holder(call.owner)
     with ledger.transaction():
         ledger.record(Holder(call.owner, call.environment.netns, inode, boot_id()))
         found = ipam.assign(ledger, call.owner, call.config, call.stale) if ipam.own(call.config) else Result()
     undo.push("reservation", lambda: _restore(call, ledger, before))
-    if ipam.delegated(call.config):
-        found = ipam.delegate_add(call.machine, call.config, call.environ)
-        undo.push("IPAM", lambda: _delegate_del(call))
     return found
 
 

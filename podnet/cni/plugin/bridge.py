@@ -51,8 +51,8 @@ class Shared:
             seen = self._make(undo)
         if seen.kind != "bridge" or seen.name != name:
             raise CNIError(INTERNAL, f'"{name}" already exists but is not a bridge')
-        if settings.gateway:
-            machine.pin_mac(name, seen.mac)
+        # Also without an address on it: a bridge made by hand takes the lowest of its ports' MACs.
+        machine.pin_mac(name, seen.mac)
         machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
         if settings.promisc:
             machine.set_promiscuous(name)
@@ -85,13 +85,13 @@ class Shared:
         if not ports:
             machine.delete_link(made.name)
 
-    def gateways(self, wanted: tuple[Address, ...], undo: Undo) -> None:
+    def gateways(self, seen: LinkSeen, wanted: tuple[Address, ...], undo: Undo) -> None:
         """Put the gateways' addresses on the bridge. Raises ``CNIError`` where others stand in their way."""
         if not wanted:
             return
         settings, machine = self._call.settings, self._call.machine
         name = settings.bridge
-        there = [e for e in machine.observe([""]).values() if isinstance(e, Address) and e.dev == name]
+        there = machine.addresses_of(seen)
         texts = {each.address for each in there}
         for each in wanted:
             if each.address in texts:

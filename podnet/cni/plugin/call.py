@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from podnet.cni.plugin import ipam
 from podnet.cni.spec.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from podnet.ipam.book import Book
 from podnet.ipam.ledger import Owner, boot_id
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from podnet.cni.spec.environment import Environment
     from podnet.ipam.ledger import Holder
 
-__all__ = ["Call", "Lock", "host_end", "host_end_of", "locked", "stale"]
+__all__ = ["Call", "Lock", "host_end", "host_end_of", "locked", "stale", "turn"]
 
+_F_WRLCK = 1
 _PATIENCE = 10.0  # seconds that a call waits for a lock
 
 
@@ -36,6 +39,8 @@ class Call(NamedTuple):
     config: NetworkConfig
     settings: Settings
     state: str
+    passed: Callable[[str], None] = lambda _phase: None  # told the name of a phase that has ended
+    books: Callable[[str], Book] = Book  # opens the book in a folder
 
     @property
     def owner(self) -> Owner:
@@ -49,16 +54,32 @@ class Call(NamedTuple):
 
     def ledger(self) -> Book:
         """The ledger of this network."""
-        return Book(ipam.state_folder(self.config, self.state))
+        return self.books(self._folder())
+
+    def _folder(self) -> str:
+        try:
+            return ipam.state_folder(self.config, self.state)
+        except CNIError:
+            if self.environment.command != "DEL":
+                raise
+            return self.state  # no ADD has passed with this configuration: DEL finds nothing, and that is no error
 
     @contextmanager
     def book(self, ledger: Book) -> Iterator[Book]:
         """The machine's book: the network's ledger itself, where that is in the same folder."""
-        if ipam.state_folder(self.config, self.state) == self.state:
+        if self._folder() == self.state:
             yield ledger
             return
-        with Book(self.state) as book:
+        with self.books(self.state) as book:
             yield book
+
+    def refuse_abandoned(self) -> None:
+        """Raise ``CNIError`` 11 where nobody waits for the answer: a DEL may have been here already.
+
+        Asked when it is this attachment's turn: whoever was killed later sends its DEL later, and that waits for us.
+        """
+        if self.machine.abandoned():
+            raise CNIError(TRY_AGAIN_LATER, "the caller was killed before its turn came", "nothing was made")
 
     def stale(self, holders: Iterable[Holder]) -> list[Holder]:
         """Those attachments whose namespace is gone, or is of another boot."""
@@ -112,6 +133,47 @@ class Lock:
         return True
 
 
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, owner
+
+
+@contextmanager
+def turn(
+    state: str, owner: Owner, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """Be the only call for an attachment, of this server and of all other processes.
+
+    A runtime makes no two at once, but it may give one up, and call DEL while the server still carries out its ADD.
+    The lock is one byte of a file, at the attachment's hash: nothing remains of it. Raises ``CNIError`` as ``locked``.
+    """
+    from fcntl import F_OFD_SETLK, fcntl
+
+    place = int.from_bytes(sha1("/".join(owner).encode(), usedforsecurity=False).digest()[:7], "big")
+    request = _FLOCK.pack(_F_WRLCK, os.SEEK_SET, place, 1, 0)
+    descriptor = _lock_file(state, "attachments")
+    try:
+        until = clock() + patience
+        while True:
+            try:
+                fcntl(descriptor, F_OFD_SETLK, request)
+                break
+            except BlockingIOError:
+                if clock() > until:
+                    msg = f"another call for {owner.ifname} of {owner.container_id} has run for {patience:g} s"
+                    raise CNIError(TRY_AGAIN_LATER, msg, f"in network {owner.network}") from None
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(state: str, name: str) -> int:
+    try:
+        os.makedirs(state, mode=0o755, exist_ok=True)
+        return os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
+
+
 @contextmanager
 def locked(
     state: str, name: str, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
@@ -119,11 +181,7 @@ def locked(
     """Hold a share of a lock. Raises ``CNIError`` 11 where another keeps it for itself too long, 5 without a file."""
     from fcntl import LOCK_NB, LOCK_SH, flock
 
-    try:
-        os.makedirs(state, mode=0o755, exist_ok=True)
-        descriptor = os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
+    descriptor = _lock_file(state, name)
     try:
         until = clock() + patience
         while True:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import parts
 from podnet.cni.plugin.add import check_netns, undone
+from podnet.cni.plugin.call import turn
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import to_json
-from podnet.ipam.book import Book
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,8 @@ def add(call: Call) -> dict[str, Any]:
     result = _previous(call, "must be called as chained plugin")
     inode = check_netns(call)
     parts.wanted(call)
-    with Book(call.state) as book, undone() as undo:
+    with turn(call.state, call.owner), call.books(call.state) as book, undone() as undo:
+        call.refuse_abandoned()
         return _answer(call, parts.add(call, book, inode, result, undo))
 
 
@@ -41,7 +42,7 @@ def check(call: Call) -> None:
 
 def delete(call: Call, mode: str) -> None:
     """DEL: the part of this attachment, as it is written down."""
-    with Book(call.state) as book:
+    with turn(call.state, call.owner), call.books(call.state) as book:
         parts.remove(call.machine, book, call.owner, [mode])
 
 
@@ -50,7 +51,7 @@ def collect(call: Call, mode: str) -> None:
     valid, network = call.config.valid_attachments, call.config.name
     if valid is None:
         raise CNIError(INTERNAL, "GC without the list of valid attachments")
-    with Book(call.state) as book:
+    with call.books(call.state) as book:
         dead = [each for each in book.part_owners(network, mode) if (each.container_id, each.ifname) not in valid]
         steps: list[Callable[[], object]] = [
             lambda owner=owner: parts.remove(call.machine, book, owner, [mode])  # type: ignore[misc]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["check", "differences"]
 
 
+_NO_MAC = "00:00:00:00:00:00"
+
+
 def check(call: Call) -> None:
     """Raise ``CNIError`` 999 with every difference in its details, 7 without ``prevResult``."""
     result = call.config.prev_result
@@ -42,6 +45,9 @@ def _links(call: Call, result: Result) -> list[str]:
     if own is None:
         return [f"prevResult has no interface {ifname} in sandbox {netns}"]
     outer = next((each for each in result.interfaces if each.name == host and not each.sandbox), None)
+    if outer is None:
+        return [f"prevResult has no interface {host} on the host"]
+    seen = call.machine.link("", host)
     wanted = plan.of_result(
         call.settings,
         result,
@@ -58,13 +64,12 @@ def _links(call: Call, result: Result) -> list[str]:
             group=0,
             hairpin=call.settings.hairpin,
             host=host,
-            host_end_mac=outer.mac if outer else "",
+            host_end_mac=outer.mac or (seen.mac if seen else _NO_MAC),
             up=not call.settings.no_interface,
         ),
     )
     routes = [each for name in ("", netns) for each in call.machine.routes(name)]
     problems = differences(_objects(call, result, wanted), _found(call, wanted), routes)
-    seen = call.machine.link("", host)
     if call.settings.isolated and seen is not None and not seen.isolated:
         problems.append(f"port {host} is not isolated")
     return problems

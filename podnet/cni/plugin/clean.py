@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import ipam, parts
-from podnet.cni.plugin.call import host_end
+from podnet.cni.plugin.call import host_end, turn
 from podnet.cni.spec.errors import INTERNAL, CNIError
 
 if TYPE_CHECKING:
@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
     from podnet.cni.plugin.call import Call
     from podnet.ipam.book import Book
-    from podnet.ipam.ledger import Owner
+    from podnet.ipam.ledger import Ledger, Owner
 
 __all__ = ["collect", "delete"]
 
 
 def delete(call: Call) -> None:
     """DEL: all that there is of this attachment; what is gone already is no error. Raises ``CNIError`` at the end."""
-    with call.ledger() as ledger, call.book(ledger) as book:
+    with turn(call.state, call.owner), call.ledger() as ledger, call.book(ledger) as book:
+        call.passed("open")
         steps: list[Callable[[], object]] = [lambda: _clean(call, ledger, book, call.owner)]
         if ipam.delegated(call.config):
-            steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
+            # As the reference plugins do: dhcp gives its address back by the container's interface.
+            steps.insert(0, lambda: ipam.delegate(call.machine, call.config, call.environ, "DEL"))
         parts.all_of(steps)
 
 
@@ -35,19 +37,32 @@ def collect(call: Call) -> None:
     with call.ledger() as ledger, call.book(ledger) as book:
         known = {each.owner for each in ledger.holders(network)} | {*book.part_owners(network)}
         dead = sorted(each for each in known if (each.container_id, each.ifname) not in valid)
-        steps: list[Callable[[], object]] = [lambda owner=owner: _clean(call, ledger, book, owner) for owner in dead]  # type: ignore[misc]
+        steps: list[Callable[[], object]] = [lambda owner=owner: _collect(call, ledger, book, owner) for owner in dead]  # type: ignore[misc]
         steps.append(lambda: parts.drop_tables(call.machine, book, network))
         if ipam.delegated(call.config):
             steps.append(lambda: ipam.delegate(call.machine, call.config, call.environ, "GC"))
         parts.all_of(steps)
 
 
-def _clean(call: Call, ledger: Book, book: Book, owner: Owner) -> None:
-    """First the link, then the parts, then what is written down of it: a call that is killed can be made again."""
+def _collect(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
+    with turn(call.state, owner):
+        _clean(call, ledger, book, owner)
+
+
+def _clean(call: Call, ledger: Ledger, book: Book, owner: Owner) -> None:
+    """Link and parts, then what is written down of it: a call that is killed can be made again.
+
+    Link and parts at once, because the kernel makes both wait for RCU.
+    """
     seen = host_end(call.machine, owner)
-    if seen is not None:
+    if seen is None:
+        parts.remove(call.machine, book, owner)
+    elif not book.parts(owner):
         call.machine.delete_link(seen.name)
-    parts.remove(call.machine, book, owner)
+    else:
+        wait = call.machine.delete_link_aside(seen.name)
+        parts.all_of([lambda: parts.remove(call.machine, book, owner), wait])
+    call.passed("removal")
     if ledger.holder(owner) is not None or ledger.leases(owner):
         with ledger.transaction():
             ledger.forget(owner)

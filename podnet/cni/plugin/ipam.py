@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["assign", "delegate", "delegate_add", "delegated", "own", "ranges_of", "resolv_conf", "state_folder"]
 
 
+_RESOLV_CONF_LIMIT = 1 << 16  # characters; /dev/zero has no end
+
+
 def own(config: NetworkConfig) -> bool:
     """Whether our own ledger hands the addresses out."""
     return config.ipam_type in IN_PROCESS
@@ -33,9 +36,14 @@ def own(config: NetworkConfig) -> bool:
 def state_folder(config: NetworkConfig, default: str) -> str:
     """Where the ledger of a network is."""
     given = config.ipam.text("dataDir") if config.ipam is not None and own(config) else ""
-    if given and not os.path.isabs(given):
-        raise CNIError(INVALID_CONFIG, f"ipam.dataDir: {given[:80]!r} is no absolute path")
-    return given or default
+    return _path(given, "ipam.dataDir") if given else default
+
+
+def _path(text: str, where: str) -> str:
+    """An absolute path that can be a file's. Raises ``CNIError`` 7."""
+    if not os.path.isabs(text) or "\0" in text:
+        raise CNIError(INVALID_CONFIG, f"{where}: {text[:80]!r} is no absolute path")
+    return text
 
 
 def ranges_of(config: NetworkConfig) -> tuple[RangeSet, ...]:
@@ -70,8 +78,8 @@ def _range(document: Document) -> Range:
 def resolv_conf(path: str) -> DNS:
     """A resolver configuration (resolv.conf(5)) as a result's DNS. Raises ``CNIError`` 5."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        with open(_path(path, "ipam.resolvConf"), encoding="utf-8", errors="replace") as file:
+            lines = file.read(_RESOLV_CONF_LIMIT).splitlines()
     except OSError as error:
         raise CNIError(IO_FAILURE, f"ipam.resolvConf: cannot read {path}: {error.strerror}") from None
     servers: list[str] = []

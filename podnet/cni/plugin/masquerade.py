@@ -6,12 +6,12 @@ in one transaction, and nothing else of the table changes for it.
 
 from __future__ import annotations
 
-from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin.part import Data, Part, Rules, own_ips
 from podnet.ipam.book import Element
 from podnet.ipam.ranges import number, text
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

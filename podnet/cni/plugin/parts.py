@@ -5,6 +5,7 @@ Whoever adds a part writes a module with a ``Part`` in it and names it in ``PART
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin import rules
@@ -15,7 +16,7 @@ from podnet.cni.plugin.portmap import PortMap
 from podnet.cni.plugin.settings import CHAINED
 from podnet.cni.spec.errors import HOST_PORT_TAKEN, CNIError, as_cni_error
 from podnet.errors import PodnetError
-from podnet.ipam.book import Noted
+from podnet.ipam.book import Book, Noted
 from podnet.ipam.ledger import Holder, boot_id
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.plugin.part import Part
     from podnet.cni.spec.result import Result
-    from podnet.ipam.book import Book, Element, Port
+    from podnet.ipam.book import Element, Port
     from podnet.ipam.ledger import Owner
 
 __all__ = ["PARTS", "add", "all_of", "drop_tables", "lacking", "remove", "wanted"]
 
 PARTS: tuple[Part, ...] = (Masquerade(), PortMap(), Firewall(), Aliases())
+
+
+_REMOVAL = 2.0  # seconds that the removal of another attachment may take
 
 
 def wanted(call: Call) -> list[Part]:
@@ -121,11 +125,18 @@ def remove(machine: Machine, book: Book, owner: Owner, names: Sequence[str] | No
     for name, each in noted.items():
         # Ledgers of the first layout have the addresses only.
         elements += each.elements or (known[name].rules(owner, each.data).elements if name in known else ())
-    # In the transaction, so that nobody gets an address between the look at the others and the removal.
+    # The kernel takes up to 16 ms to delete an element: nobody else waits for that. So others may have come to have
+    # one of them meanwhile, or been the only others that had it: what is true is seen, and done, in the transaction.
+    alone = book.unshared(owner, elements)
+    rules.delete(machine, alone)
     with book.transaction():
-        rules.delete(machine, book.unshared(owner, elements))
         for name in noted:
             book.strike(owner, name)
+        theirs = book.others(owner, elements)
+        places = {each[:3] for each in theirs}
+        rules.delete(machine, [each for each in elements if each not in alone and each[:3] not in places])
+        gone = {each[:3] for each in alone}
+        rules.put_back(machine, [each for each in theirs if each[:3] in gone])
     all_of([lambda part=part: part.removed(machine, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
     _raise_all(stuck)
 
@@ -144,13 +155,23 @@ def drop_tables(machine: Machine, book: Book, network: str, names: Sequence[str]
 
 
 def lacking(call: Call, result: Result) -> list[str]:
-    """What of the wanted parts is missing or differs, one reason each."""
-    problems = []
-    for part in wanted(call):
-        data = part.data(call, result)
-        problems += rules.lacking(call.machine, part.rules(call.owner, data), part.name)
-        problems += part.lacking(call, result, data)
-    return problems
+    """What of the wanted parts is missing or differs, one reason each.
+
+    Where another attachment has one of the elements too (a dead one, whose address was given on), it may be on its
+    way to removal: then the element is gone for a moment, until that is in the book as well.
+    """
+    until = time.monotonic() + _REMOVAL
+    made = [(part, data, part.rules(call.owner, data)) for part in wanted(call) for data in [part.data(call, result)]]
+    with call.books(call.state) as book:
+        while True:
+            shared = book.others(call.owner, [element for _, _, each in made for element in each.elements])
+            problems = []
+            for part, data, each in made:
+                problems += rules.lacking(call.machine, each, part.name)
+                problems += part.lacking(call, result, data)
+            if not (problems and shared) or time.monotonic() > until:
+                return problems
+            time.sleep(0.01)
 
 
 def all_of(steps: Sequence[Callable[[], object]]) -> None:

@@ -10,14 +10,23 @@ from podnet.cni.spec.errors import INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import IP, Interface, Result, Route
 from podnet.ipam.ranges import family_of, number, text
 from podnet.kernel import objects
-from podnet.kernel.objects import MAIN_TABLE, Address, KernelObject, Sysctl
+from podnet.kernel.objects import MAIN_TABLE, Address, KernelObject, Sysctl, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podnet.cni.plugin.settings import Settings
 
-__all__ = ["DEFAULT_MTU", "Plan", "container_routes", "container_sysctls", "gateways_of", "make", "of_result"]
+__all__ = [
+    "DEFAULT_MTU",
+    "Plan",
+    "beyond_link",
+    "container_routes",
+    "container_sysctls",
+    "gateways_of",
+    "make",
+    "of_result",
+]
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN: what the kernel gives a veth
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
@@ -91,6 +100,17 @@ def make(
         ipam.dns if settings.dns is None else settings.dns,
     )
     return of_result(settings, result, attachment)
+
+
+def beyond_link(made: Plan, there: Attachment) -> Plan:
+    """What of a plan is still to be made where the link is there already, with the MACs that it has."""
+    macs = {there.host: there.host_end_mac, there.ifname: there.mac}
+    interfaces = tuple(each._replace(mac=macs.get(each.name, each.mac)) for each in made.result.interfaces)
+    return made._replace(
+        attachment=made.attachment._replace(mac=there.mac, host_end_mac=there.host_end_mac),
+        objects=tuple(each for each in made.objects if not isinstance(each, Veth)),
+        result=made.result._replace(interfaces=interfaces),
+    )
 
 
 def of_result(settings: Settings, result: Result, attachment: Attachment) -> Plan:

@@ -7,7 +7,6 @@ not come back: from its own subnet (itself included) and from 127.0.0.0/8, the s
 
 from __future__ import annotations
 
-from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.cni.plugin.masquerade import subnet_of
@@ -18,6 +17,7 @@ from podnet.ipam.book import Element, Port
 from podnet.ipam.ranges import family_of
 from podnet.kernel.objects import Sysctl
 from podnet.kernel.schedule import Op
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

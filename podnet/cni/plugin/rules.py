@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.part import Rules
     from podnet.ipam.book import Element
 
-__all__ = ["add", "delete", "delete_tables", "lacking"]
+__all__ = ["add", "delete", "delete_tables", "lacking", "put_back"]
 
 
 def add(machine: Machine, wanted: Sequence[Rules]) -> None:
@@ -35,15 +35,21 @@ def delete(machine: Machine, elements: Sequence[Element]) -> None:
     if not elements:
         return
     try:
-        machine.nft(_commands("delete", [each._replace(value="") for each in elements]))
+        machine.nft_removal(_commands("delete", [each._replace(value="") for each in elements]))
     except KernelError:
         for each in elements:  # some are gone
             _delete(machine, each)
 
 
+def put_back(machine: Machine, elements: Sequence[Element]) -> None:
+    """Add elements that were deleted a moment ago, and are another's by now. Raises ``KernelError``."""
+    if elements:
+        machine.nft(_commands("add", elements))
+
+
 def _delete(machine: Machine, element: Element) -> None:
     try:
-        machine.nft(_commands("delete", [element._replace(value="")]))
+        machine.nft_removal(_commands("delete", [element._replace(value="")]))
     except KernelError:
         if _listed(machine, element) is not None:
             raise

@@ -165,9 +165,18 @@ def _cached(document: Document) -> Cached:
     pairs = [each for each in document.array("cniArgs") if isinstance(each, list) and len(each) == 2]
     container = Container(
         document.text("containerId"),
-        document.text("netns"),
+        document.text("netns") or _sandbox(result, document.text("ifName")),
         document.text("ifName"),
         tuple((str(key), str(value)) for key, value in pairs),
         capability_args.raw if capability_args else {},
     )
     return Cached(document.text("networkName"), container, config, result.raw if result else None)
+
+
+def _sandbox(result: Document | None, ifname: str) -> str:
+    """The namespace by the result: before it had a place of its own, libcni kept it nowhere else."""
+    try:
+        found = (each for each in result.objects("interfaces") if each.text("name") == ifname) if result else ()
+        return next((each.text("sandbox") for each in found if each.text("sandbox")), "")
+    except CNIError:
+        return ""

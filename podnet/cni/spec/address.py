@@ -12,7 +12,7 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 def ip(text: str) -> str:
     """An IPv4 or IPv6 address in its canonical form. Raises ``ValueError``."""
-    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
     try:
         if ":" not in text:
@@ -28,7 +28,7 @@ def ip(text: str) -> str:
 
 def prefix(text: str) -> str:
     """An address with prefix length, its host bits kept, in canonical form. Raises ``ValueError``."""
-    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
     address, slash, length = text.partition("/")
     kind, bits = (AF_INET6, 128) if ":" in address else (AF_INET, 32)

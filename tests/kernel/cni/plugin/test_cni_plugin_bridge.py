@@ -112,6 +112,19 @@ def test_3_1_12_an_address_that_the_bridge_has(
         assert sorted(host.addresses("br0")) == sorted(found), answer
 
 
+def test_3_1_6_a_bridge_made_by_hand_keeps_its_mac_without_an_address_too(host: Any, conf: dict[str, Any]) -> None:
+    """The kernel gives it the lowest of its ports' MACs, until one was set."""
+    host.tool("ip", "link", "add", "br0", "type", "bridge")
+    host.tool("ip", "link", "add", "port0", "address", "fe:00:00:00:00:01", "type", "veth", "peer", "name", "port1")
+    host.tool("ip", "link", "set", "port0", "master", "br0")
+    before = host.link("br0")["address"]
+    assert before == "fe:00:00:00:00:01"
+    layer2 = conf | {"isDefaultGateway": False, "ipMasq": False, "ipam": {}}
+    result = host.add(layer2)
+    assert (result["interfaces"][0]["mac"], host.link("br0")["address"]) == (before, before)
+    assert host.call("CHECK", layer2 | {"prevResult": result}) == (0, None)
+
+
 @pytest.mark.parametrize(
     ("extra", "args", "mac"),
     [

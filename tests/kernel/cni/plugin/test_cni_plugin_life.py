@@ -324,7 +324,9 @@ def test_a7_e2_a_failed_delegate_is_told_to_clean_and_its_code_arrives(
 
 def test_a8_the_delegate_is_told_when_we_fail_after_it(host: Any, conf: dict[str, Any], delegate: Path) -> None:
     conf["ipam"] = {"type": "addresses"}
-    code, _ = host.call("ADD", conf | {"bridge": "lo"}, CNI_PATH=str(delegate / "bin"))
+    host.tool("ip", "link", "add", "br9", "type", "bridge")
+    host.tool("ip", "address", "add", "10.77.0.1/24", "dev", "br9")
+    code, _ = host.call("ADD", conf | {"bridge": "br9"}, CNI_PATH=str(delegate / "bin"))
     assert (code, (delegate / "calls").read_text().split()) == (1, ["ADD", "DEL"])
     (delegate / "answer").write_text('{"cniVersion": "1.1.0"}')
     assert host.call("ADD", conf, CNI_PATH=str(delegate / "bin"))[1]["msg"] == "IPAM plugin returned missing IP config"

@@ -203,6 +203,16 @@ def test_gc_keeps_what_has_its_namespace(cni: Command) -> None:
     assert cni.plugins.calls[-1]["config"]["cni.dev/valid-attachments"] == [{"containerID": "c1", "ifname": "eth0"}]
 
 
+def test_gc_keeps_what_has_no_namespace_written_down(cni: Command) -> None:
+    cni("add", "--container-id", "c1")
+    (kept,) = (cni.folder / "cache" / "results").iterdir()
+    file = json.loads(kept.read_bytes())
+    del file["netns"], file["result"]["interfaces"]
+    kept.write_text(json.dumps(file), encoding="utf-8")
+    assert json.loads(cni("gc", "-o", "json").stdout)["detached"] == []
+    assert cni.cached() == ["net-c1-eth0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "left"), [(["--all"], []), (["--valid", "c1/eth0", "--valid", "c3/net1"], ["net-c1-eth0"])]
 )

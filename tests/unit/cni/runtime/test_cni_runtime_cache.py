@@ -49,6 +49,27 @@ def test_libcnis_file_is_read(tmp_path: Path) -> None:
     assert cache.attachments(str(tmp_path)) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "netns"),
+    [
+        (
+            [{"name": "cni0"}, {"name": "eth0", "sandbox": "/run/netns/x"}, {"name": "eth1", "sandbox": "/y"}],
+            "/run/netns/x",
+        ),
+        ([{"name": "cni0"}], ""),
+        ("nonsense", ""),
+    ],
+)
+def test_before_libcni_kept_the_namespace_the_result_has_it(tmp_path: Path, interfaces: object, netns: str) -> None:
+    """As libcni 1.1 writes it, which is in containerd 1.6 and podman 4."""
+    file = json.loads(BY_LIBCNI)
+    del file["netns"]
+    file["result"]["interfaces"] = interfaces
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "net-c1-eth0").write_text(json.dumps(file), encoding="utf-8")
+    assert [each.container.netns for each in cache.attachments(str(tmp_path))] == [netns]
+
+
 def test_a_file_of_older_times_is_the_bare_result(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "net-c1-eth0").write_text(json.dumps(RESULT), encoding="utf-8")

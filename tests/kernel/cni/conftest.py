@@ -36,6 +36,11 @@ class Host:
         code, output = run(variables, lambda: json.dumps(conf).encode(), state=str(self.state), machine=self.machine)
         return code, json.loads(output) if output else None
 
+    def raw(self, environ: dict[str, str], data: bytes) -> tuple[int, bytes]:
+        """A call with whatever is given, and what is missing as for c1; exit code, and what was printed."""
+        base = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+        return run(base | environ, lambda: data, state=str(self.state), machine=self.machine)
+
     def add(self, conf: dict[str, Any], container: str = "c1", ifname: str = "eth0", **environ: str) -> Any:
         code, answer = self.call("ADD", conf, container, ifname, **environ)
         assert code == 0, answer

@@ -1,0 +1,1 @@
+"""The warm server: the plugin's verbs in a process that is there already, for callers that pass it their call."""
