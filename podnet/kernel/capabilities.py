@@ -91,7 +91,7 @@ def _tool(name: str) -> Callable[[], Finding]:
 
 
 def _second_tier() -> Finding:
-    lacking = [name for name in ("qemu-system-x86_64", "vng", "busybox", "depmod") if _tool(name)()[0] == "no"]
+    lacking = [name for name in ("qemu-system-x86_64", "depmod") if _tool(name)()[0] == "no"]
     return ("no", "no " + ", ".join(lacking)) if lacking else ("yes", "")
 
 
@@ -181,11 +181,11 @@ _ROWS: tuple[_Row, ...] = (
     _link("macvlan", "networks in mode macvlan"),
     _link("ipvlan", "networks in mode ipvlan"),
     _link("vlan", "802.1Q tagged interfaces", module="8021q"),
-    _Row("bridge vlan", "VLAN filtering on a bridge", trials.bridge_vlan, _by_module("8021q"), trial=True),
+    _Row("bridge vlan", "vlan and vlanTrunk of CNI networks", trials.bridge_vlan, _by_module("8021q"), trial=True),
     _link("dummy", "interfaces that lead nowhere"),
-    _link("ifb", "shaping of incoming traffic"),
-    _qdisc("tbf", "bandwidth limits"),
-    _qdisc("htb", "bandwidth shares"),
+    _link("ifb", "limits on what pods send"),
+    _qdisc("tbf", "limits on what pods get and send"),
+    _qdisc("htb", "limits for some subnets only"),
     _qdisc("netem", "delay, loss and disorder on purpose"),
     _qdisc("ingress", "policing and redirecting incoming traffic"),
     _rules("nftables", "masquerade, Services, NetworkPolicy", _FILTER.format("accept"), "nf_tables", required=True),
@@ -212,7 +212,7 @@ _ROWS: tuple[_Row, ...] = (
     _Row("ping", "exploring a lab by hand", _tool("ping"), "apt-get install iputils-ping"),
     _Row("tcpdump", "watching packets by hand", _tool("tcpdump"), "apt-get install tcpdump"),
     _Row("second tier", "tests on Debian's kernel in a virtual machine", _second_tier,
-         "apt-get install qemu-system-x86 busybox-static kmod; pip install virtme-ng"),
+         "apt-get install qemu-system-x86 kmod (then scripts/vm)"),
     _Row("open files", "labs of more than 3,800 pods and nodes", _open_files, "ulimit -Hn 65536"),
     _Row("neighbours ipv4", "large labs in which every pod talks to every other",
          _value("net/ipv4/neigh/default/gc_thresh3", 1024), "sysctl net.ipv4.neigh.default.gc_thresh3=65536"),

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 
 from podnet.kernel import rtnl
 from podnet.kernel.netlink import attr, attrs
-from podnet.kernel.objects import ALTNAME, PROTOCOL, Address, Bridge, KernelObject, Loopback, Neighbours, Route, Veth
+from podnet.kernel.objects import (
+    ALTNAME,
+    PROTOCOL,
+    Address,
+    Bridge,
+    KernelObject,
+    Loopback,
+    Neighbours,
+    Route,
+    Veth,
+    replace,
+)
 
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
@@ -170,10 +181,12 @@ def routes(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[Kerne
     for family in (socket.AF_INET, socket.AF_INET6):
         request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
         for _, data, start, end in sock.dump(rtnl.RTM_GETROUTE, request):
-            _, length, _, _, table, protocol, _, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
+            _, length, _, _, table, protocol, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
             if protocol in {_PROTO_KERNEL, _PROTO_RA} or kind not in _KINDS_OF_ROUTES or flags & _RTM_F_CLONED:
                 continue
-            found.append(_route(data, start, end, (netns, family, length, table, protocol, kind), names))
+            route = _route(data, start, end, (netns, family, length, table, protocol, kind), names)
+            usual = scope == rtnl.usual_scope(family, kind=kind, via=bool(route.via))
+            found.append(route if usual or family == socket.AF_INET6 else replace(route, scope=scope))
     return found
 
 
@@ -182,7 +195,7 @@ def _route(
 ) -> Route:
     netns, family, length, table, protocol, kind = head
     text = {rtnl.RTA_DST: "", rtnl.RTA_GATEWAY: "", rtnl.RTA_PREFSRC: ""}
-    dev, metric, mtu = "", 0, 0
+    dev, metric, mtu, advmss = "", 0, 0, 0
     for attribute, begin, stop in attrs(data, start + 12, end):
         if attribute in text:
             text[attribute] = socket.inet_ntop(family, data[begin:stop])
@@ -193,7 +206,8 @@ def _route(
         elif attribute == rtnl.RTA_TABLE:
             table = _u32(data, begin)
         elif attribute == rtnl.RTA_METRICS:
-            mtu = next((_u32(data, a) for m, a, _ in attrs(data, begin, stop) if m == rtnl.RTAX_MTU), 0)
+            metrics = {m: _u32(data, a) for m, a, b in attrs(data, begin, stop) if b - a == 4}
+            mtu, advmss = metrics.get(rtnl.RTAX_MTU, 0), metrics.get(rtnl.RTAX_ADVMSS, 0)
     if family == socket.AF_INET6 and metric == _IP6_RT_PRIO_USER:
         metric = 0  # what the kernel takes where none was given
     if kind != 1:
@@ -201,7 +215,7 @@ def _route(
     nowhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
     return Route(
         netns, f"{text[rtnl.RTA_DST] or nowhere}/{length}", text[rtnl.RTA_GATEWAY], dev, text[rtnl.RTA_PREFSRC],
-        _TYPES[kind], metric, mtu, table, protocol,
+        _TYPES[kind], metric, mtu, table, protocol, advmss,
     )  # fmt: skip
 
 

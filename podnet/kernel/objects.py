@@ -166,7 +166,11 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6)."""
+    """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6).
+
+    ``scope`` is a number of rtnetlink.h, -1 what the kernel's tools take: link without ``via``, else universe.
+    IPv6 has no scopes.
+    """
 
     netns: str
     dst: str  # a prefix; "0.0.0.0/0" and "::/0" are the default routes
@@ -178,6 +182,8 @@ class Route(NamedTuple):
     mtu: int = 0
     table: int = MAIN_TABLE
     protocol: int = PROTOCOL
+    advmss: int = 0
+    scope: int = -1
 
     @property
     def kind(self) -> str:

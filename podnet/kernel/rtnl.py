@@ -34,6 +34,7 @@ __all__ = [
     "delete_route",
     "set_link",
     "split",
+    "usual_scope",
 ]
 
 Message = tuple[int, int, bytes]
@@ -58,7 +59,7 @@ _VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 _IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
-RTAX_MTU = 2
+RTAX_MTU, RTAX_ADVMSS = 2, 8
 NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
 NUD_PERMANENT = 0x80
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
@@ -199,11 +200,14 @@ def delete_address(address: Address, index: int) -> Message:
     return RTM_DELADDR, 0, _address(address, index)
 
 
+def usual_scope(family: int, *, kind: int, via: bool) -> int:
+    """The scope of a route that is given none: how far its destination is."""
+    return _SCOPE_LINK if family == socket.AF_INET and kind == ROUTE_TYPES["unicast"] and not via else _SCOPE_UNIVERSE
+
+
 def _route(route: Route, index: int) -> bytes:
     family, packed, length = split(route.dst)
-    scope = _SCOPE_UNIVERSE
-    if family == socket.AF_INET and route.type == "unicast" and not route.via:
-        scope = _SCOPE_LINK
+    scope = usual_scope(family, kind=ROUTE_TYPES[route.type], via=bool(route.via)) if route.scope < 0 else route.scope
     table = route.table if route.table < 256 else 0
     kind = ROUTE_TYPES[route.type]
     data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, 0)
@@ -218,8 +222,11 @@ def _route(route: Route, index: int) -> bytes:
         data += attr(RTA_PREFSRC, _packed(route.src))
     if route.metric:
         data += attr(RTA_PRIORITY, _U32.pack(route.metric))
-    if route.mtu:
-        data += nested(RTA_METRICS, attr(RTAX_MTU, _U32.pack(route.mtu)))
+    metrics = [
+        attr(key, _U32.pack(value)) for key, value in ((RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)) if value
+    ]
+    if metrics:
+        data += nested(RTA_METRICS, *metrics)
     return data
 
 

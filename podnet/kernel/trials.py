@@ -41,7 +41,7 @@ _CREATE = 0x400
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 5, 18, 26
 _INFO_KIND, _INFO_DATA = 1, 2
 _LO = 1
-_TRIED, _UNDER = 77, 70  # indexes of the link on trial and of the one below it: a new namespace has only low ones
+_TRIED, _UNDER = 77, 70  # indexes of the link on trial and of those below: a new namespace has only low ones
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TC_H_ROOT, _TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 _NETLINK_GENERIC = 16
@@ -74,7 +74,8 @@ _LINK_DATA: dict[str, bytes] = {
     "ipip": attr(2, _LOCALHOST) + attr(3, _LOCALHOST),  # IFLA_IPTUN_LOCAL, IFLA_IPTUN_REMOTE
     "vlan": attr(1, _U16.pack(7)),  # IFLA_VLAN_ID
 }
-_STACKED = {"ipvlan", "macvlan", "vlan"}  # these stand on another link
+# These stand on another link; macvlan and ipvlan both want it to themselves.
+_STACKED = {"ipvlan": _UNDER, "macvlan": _UNDER + 1, "vlan": _UNDER + 2}
 
 
 def _add(kind: str, index: int, *more: bytes) -> tuple[int, int, bytes]:
@@ -90,11 +91,11 @@ def link(kind: str) -> Callable[[], Finding]:
         name = attr(_IFLA_IFNAME, f"t-{kind}".encode() + b"\0")
         if kind not in _STACKED:
             return _verdict(_refused([_add(kind, 0, name)]), errno.EOPNOTSUPP)
-        # One of the bridges below stays from trial to trial: that it exists already is no refusal of ours.
-        below = [one for one in _refused([_add("bridge", _UNDER)]) if getattr(one, "errno", 0) != errno.EEXIST]
+        under = _STACKED[kind]
+        below = _refused([_add("bridge", under)])
         if below:
             return "unknown", f"no bridge to put it on: {below[0]}"
-        return _verdict(_refused([_add(kind, 0, name, attr(_IFLA_LINK, _U32.pack(_UNDER)))]), errno.EOPNOTSUPP)
+        return _verdict(_refused([_add(kind, 0, name, attr(_IFLA_LINK, _U32.pack(under)))]), errno.EOPNOTSUPP)
 
     return trial
 

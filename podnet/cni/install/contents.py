@@ -146,7 +146,7 @@ def conflist(name: str, subnets: Sequence[str]) -> bytes:
         "ipMasq": True,
         "hairpinMode": True,
         "ipam": {"type": "podnet", "ranges": [[{"subnet": each}] for each in subnets]},
-        "capabilities": {"portMappings": True},
+        "capabilities": {"portMappings": True, "bandwidth": True},
     }
     data = json.dumps({"cniVersion": "1.1.0", "name": name, "plugins": [plugin]}, indent=2).encode() + b"\n"
     try:

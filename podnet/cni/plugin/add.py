@@ -12,7 +12,7 @@ from podnet.cni.plugin import bridge, ipam, parts, plan
 from podnet.cni.plugin.call import locked, turn
 from podnet.cni.spec import versions
 from podnet.cni.spec.errors import INTERNAL, INVALID_NETNS, UNKNOWN_CONTAINER, CNIError, as_cni_error
-from podnet.cni.spec.result import Result, to_json
+from podnet.cni.spec.result import Interface, Result, to_json
 from podnet.errors import KernelError, PodnetError
 from podnet.ipam.ledger import Holder, boot_id
 from podnet.kernel.diff import Change
@@ -140,9 +140,14 @@ def _made(call: Call, ledger: Ledger, book: Book, inode: int, undo: Undo, shared
     if first is None:
         seen = _bridge(call, undo, shared)
     if seen is not None:
-        shared.gateways(seen, made.gateways, undo)
         on_host = answer.interfaces[0]._replace(mac=seen.mac, mtu=seen.mtu if with_mtu else 0)
-        answer = answer._replace(interfaces=(on_host, *answer.interfaces[1:]))
+        more: tuple[Interface, ...] = ()
+        if made.gateways:
+            near = shared.gateway_link(seen, undo)
+            shared.gateways(near, made.gateways, undo)
+            if near.name != seen.name:
+                more = (Interface(near.name, near.mac, near.mtu if with_mtu else 0),)
+        answer = answer._replace(interfaces=(on_host, *answer.interfaces[1:], *more))
     call.passed("bridge")
     if first is None:
         _link(call, made, undo)
@@ -179,6 +184,10 @@ def _link(call: Call, made: plan.Plan, undo: Undo) -> None:
     machine.apply(_creating((*made.objects, *_host_sysctls(host, routed=call.settings.mode == "ptp"))))
     if call.settings.isolated:
         machine.set_isolated(host)
+    if call.settings.filters_vlans:
+        from podnet.cni.plugin import vlans
+
+        vlans.set_port(machine, call.settings, host, call.settings.trunk)
 
 
 def _creating(objects: tuple[KernelObject, ...]) -> list[Op]:

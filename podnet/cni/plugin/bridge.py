@@ -10,6 +10,7 @@ from podnet.cni.plugin.plan import DEFAULT_MTU
 from podnet.cni.spec.errors import INTERNAL, CNIError
 from podnet.errors import KernelError
 from podnet.ipam.ranges import number
+from podnet.kernel import rtnl
 from podnet.kernel.objects import Address, Bridge, Sysctl, Veth
 from podnet.kernel.schedule import Op
 
@@ -49,8 +50,14 @@ class Shared:
         seen = machine.link("", name)
         if seen is None:
             seen = self._make(undo)
+        elif settings.filters_vlans and not seen.filters_vlans and seen.kind == "bridge":
+            undo.push(f"VLANs of {name}", self._filter_off)
         if seen.kind != "bridge" or seen.name != name:
             raise CNIError(INTERNAL, f'"{name}" already exists but is not a bridge')
+        if settings.filters_vlans and not seen.filters_vlans:
+            from podnet.cni.plugin import vlans
+
+            vlans.filter_on(machine, settings)
         # Also without an address on it: a bridge made by hand takes the lowest of its ports' MACs.
         machine.pin_mac(name, seen.mac)
         machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
@@ -85,12 +92,43 @@ class Shared:
         if not ports:
             machine.delete_link(made.name)
 
+    def _filter_off(self) -> None:
+        if self.alone():
+            from podnet.cni.plugin import vlans
+
+            vlans.filter_off(self._call.machine, self._call.settings.bridge)
+
+    def gateway_link(self, bridge: LinkSeen, undo: Undo) -> LinkSeen:
+        """The link that has the gateways' addresses: the bridge itself, or its way into the VLAN."""
+        settings, machine = self._call.settings, self._call.machine
+        name = settings.gateway_link
+        if not settings.vlan:
+            return bridge
+        if machine.link("", name) is None:
+            from podnet.cni.plugin import vlans
+
+            undo.push(f"link {name}", lambda: self._take_link_back(name))
+            try:
+                vlans.make_gateway_link(machine, settings, bridge)
+            except KernelError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+        seen = machine.link("", name)
+        if seen is None:
+            raise KernelError(f"link {name} was deleted while it was made", errno.ENODEV)
+        machine.send(f"set {name} up", [rtnl.set_link(name, up=True)])
+        return seen
+
+    def _take_link_back(self, name: str) -> None:
+        if self.alone():
+            self._call.machine.delete_link(name)
+
     def gateways(self, seen: LinkSeen, wanted: tuple[Address, ...], undo: Undo) -> None:
-        """Put the gateways' addresses on the bridge. Raises ``CNIError`` where others stand in their way."""
+        """Put the gateways' addresses on their link. Raises ``CNIError`` where others stand in their way."""
         if not wanted:
             return
         settings, machine = self._call.settings, self._call.machine
-        name = settings.bridge
+        name = seen.name
         there = machine.addresses_of(seen)
         texts = {each.address for each in there}
         for each in wanted:

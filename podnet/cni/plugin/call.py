@@ -53,8 +53,27 @@ class Call(NamedTuple):
         return plugin_host_name(label), label
 
     def ledger(self) -> Book:
-        """The ledger of this network."""
-        return self.books(self._folder())
+        """The ledger of this network, with the reservations that host-local has left it."""
+        book = self.books(self._folder())
+        try:
+            if os.path.isdir(self.reservations):
+                from podnet.ipam.hostlocal import import_reservations
+
+                import_reservations(book, self.config.name, self.reservations)
+        except BaseException:
+            book.close()
+            raise
+        return book
+
+    @property
+    def reservations(self) -> str:
+        """The folder in which host-local would keep this network's reservations; empty without our own IPAM."""
+        try:
+            return ipam.reservation_folder(self.config, self.state)
+        except CNIError:
+            if self.environment.command != "DEL":
+                raise
+            return ""
 
     def _folder(self) -> str:
         try:
@@ -105,14 +124,15 @@ def host_end_of(machine: Machine, label: str) -> LinkSeen | None:
 def stale(machine: Machine, holders: Iterable[Holder]) -> list[Holder]:
     """Those attachments that nothing uses: of another boot, or without their namespace and host end.
 
-    A namespace whose path leads elsewhere may live on by another path: then the host end is still there.
+    A namespace whose path leads elsewhere may live on by another path: then the host end is still there. Of one that
+    was taken over from host-local, no namespace is known.
     """
     boot = boot_id()
     return [
         each
         for each in holders
         if each.boot_id != boot
-        or ((not each.inode or machine.inode(each.netns) != each.inode) and host_end(machine, each.owner) is None)
+        or (each.inode and machine.inode(each.netns) != each.inode and host_end(machine, each.owner) is None)
     ]
 
 

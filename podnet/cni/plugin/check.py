@@ -32,15 +32,32 @@ def check(call: Call) -> None:
     check_netns(call)
     if ipam.delegated(call.config):
         ipam.delegate(call.machine, call.config, call.environ, "CHECK")
-    problems = [*_links(call, result), *_untracked(call, result)]
+    problems = _reservations(call, result)
+    if _taken_over(call):
+        problems += _links(call, result, _outer(result))
+    else:
+        problems += [*_links(call, result, call.names[0]), *parts.lacking(call, result)]
     if problems:
         owner = call.owner
         msg = f"{owner.ifname} of container {owner.container_id} is not as ADD has made it"
         raise CNIError(INTERNAL, msg, "; ".join(problems))
 
 
-def _links(call: Call, result: Result) -> list[str]:
-    netns, ifname, host = call.environment.netns, call.environment.ifname, call.names[0]
+def _taken_over(call: Call) -> bool:
+    """Whether the reference plugins have made the attachment: with names of their own, and rules that are not ours."""
+    if not ipam.own(call.config):
+        return False
+    with call.ledger() as ledger:
+        holder = ledger.holder(call.owner)
+    return holder is not None and not holder.inode
+
+
+def _outer(result: Result) -> str:
+    return next((each.name for each in result.interfaces if each.name.startswith("veth") and not each.sandbox), "")
+
+
+def _links(call: Call, result: Result, host: str) -> list[str]:
+    netns, ifname = call.environment.netns, call.environment.ifname
     own = next((each for each in result.interfaces if each.name == ifname and each.sandbox == netns), None)
     if own is None:
         return [f"prevResult has no interface {ifname} in sandbox {netns}"]
@@ -72,6 +89,10 @@ def _links(call: Call, result: Result) -> list[str]:
     problems = differences(_objects(call, result, wanted), _found(call, wanted), routes)
     if call.settings.isolated and seen is not None and not seen.isolated:
         problems.append(f"port {host} is not isolated")
+    if call.settings.filters_vlans:
+        from podnet.cni.plugin import vlans
+
+        problems += vlans.lacking(call.machine, call.settings, host)
     return problems
 
 
@@ -133,14 +154,10 @@ def _tolerated(wanted: KernelObject, was: KernelObject) -> KernelObject:
             return was
 
 
-def _untracked(call: Call, result: Result) -> list[str]:
-    """What the result does not show: the parts and the reservation."""
-    problems = parts.lacking(call, result)
-    if ipam.own(call.config):
-        with call.ledger() as ledger:
-            held = set(ledger.leases(call.owner))
-        for ip in own_ips(call, result):
-            host = ip.address.partition("/")[0]
-            if (family_of(host), number(host)) not in held:
-                problems.append(f"the reservation of {host} is missing")
-    return problems
+def _reservations(call: Call, result: Result) -> list[str]:
+    if not ipam.own(call.config):
+        return []
+    with call.ledger() as ledger:
+        held = set(ledger.leases(call.owner))
+    hosts = [ip.address.partition("/")[0] for ip in own_ips(call, result)]
+    return [f"the reservation of {each} is missing" for each in hosts if (family_of(each), number(each)) not in held]

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from podnet.ipam.ledger import Holder, Ledger, Owner
     from podnet.ipam.ranges import Range, RangeSet
 
-__all__ = ["assign", "delegate", "delegate_add", "delegated", "own", "ranges_of", "resolv_conf", "state_folder"]
+__all__ = [
+    "assign",
+    "delegate",
+    "delegate_add",
+    "delegated",
+    "own",
+    "ranges_of",
+    "reservation_folder",
+    "resolv_conf",
+    "state_folder",
+]
 
 
 _RESOLV_CONF_LIMIT = 1 << 16  # characters; /dev/zero has no end
@@ -44,6 +54,17 @@ def _path(text: str, where: str) -> str:
     if not os.path.isabs(text) or "\0" in text:
         raise CNIError(INVALID_CONFIG, f"{where}: {text[:80]!r} is no absolute path")
     return text
+
+
+def reservation_folder(config: NetworkConfig, state: str) -> str:
+    """Where host-local keeps a network's reservations: in ``dataDir``, else in ``networks`` beside our own state.
+
+    Empty where another plugin hands the addresses out.
+    """
+    if not own(config):
+        return ""
+    given = state_folder(config, "")
+    return os.path.join(given or os.path.join(os.path.dirname(state), "networks"), config.name)
 
 
 def ranges_of(config: NetworkConfig) -> tuple[RangeSet, ...]:

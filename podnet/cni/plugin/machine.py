@@ -22,6 +22,7 @@ from podnet.kernel.objects import PROTOCOL, Route
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from podnet.kernel import tc, vlan
     from podnet.kernel.conntrack import Flow
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
@@ -30,16 +31,16 @@ __all__ = ["LinkSeen", "Machine"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFF_PROMISC = 0x100
-_BRPORT_ISOLATED = 33  # IFLA_BRPORT_ISOLATED, linux/if_link.h
+_BRPORT_ISOLATED, _BR_VLAN_FILTERING = 33, 7  # IFLA_BRPORT_ISOLATED, IFLA_BR_VLAN_FILTERING, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
 _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 18, 20, 22
 _RTA_DST, _RTA_OIF = 1, 4
-_AHEAD = 0.001  # seconds
+_AHEAD = 0.002  # seconds that this thread is ahead of the step beside it
 _CREATE, _EXCL = 0x400, 0x200
 
 
 class LinkSeen(NamedTuple):
-    """A link as far as the plugin asks about it."""
+    """A link as far as the plugin asks about it; ``peer`` is the number of a veth's other end, wherever that is."""
 
     number: int
     name: str
@@ -48,6 +49,8 @@ class LinkSeen(NamedTuple):
     kind: str
     altnames: tuple[str, ...]
     isolated: bool
+    peer: int = 0
+    filters_vlans: bool = False
 
 
 class Machine:
@@ -78,6 +81,35 @@ class Machine:
         request = _IFINFO.pack(0, 0, 0, 0, 0) + attr(kind, name.encode() + b"\0")
         answer = self._socket(netns).get(_RTM_GETLINK, request)
         return None if answer is None else _seen(*answer)
+
+    def link_at(self, number: int) -> LinkSeen | None:
+        """A link of the machine by its number."""
+        answer = self._socket("").get(_RTM_GETLINK, _IFINFO.pack(0, 0, number, 0, 0))
+        return None if answer is None else _seen(*answer)
+
+    def qdiscs(self, number: int) -> list[tc.Qdisc]:
+        """What the packets of a link of the machine go through."""
+        from podnet.kernel import tc
+
+        return tc.qdiscs(self._socket("")).get(number, [])
+
+    def classes(self, number: int) -> dict[int, tc.Bucket]:
+        """The classes of a link of the machine, by their minor numbers."""
+        from podnet.kernel import tc
+
+        return tc.classes(self._socket(""), number)
+
+    def redirects(self, number: int) -> list[tc.Redirect]:
+        """Where what comes in by a link of the machine is led."""
+        from podnet.kernel import tc
+
+        return tc.redirects(self._socket(""), number)
+
+    def vlans(self, number: int) -> frozenset[vlan.PortVlan]:
+        """The VLANs of a bridge's port, or of a bridge itself."""
+        from podnet.kernel import vlan
+
+        return vlan.vlans(self._socket("")).get(number, frozenset())
 
     def addresses_of(self, link: LinkSeen) -> list[Address]:
         """The addresses of one of the machine's links."""
@@ -138,6 +170,13 @@ class Machine:
         """Carry operations out. Raises ``KernelError``; those before the refused one are done."""
         self.kernel.apply(ops)
 
+    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Send rtnetlink messages for the machine. Raises ``KernelError`` for the first one refused."""
+        refused = self._socket("").execute(messages)
+        if refused:
+            msg = f"cannot {what}: {refused[0]}"
+            raise KernelError(msg, refused[0].errno)
+
     def add_route(self, route: Route) -> None:
         """Make a route, beside another to the same destination where there is one (an interface before this one)."""
         seen = self.link(route.netns, route.dev)
@@ -177,20 +216,15 @@ class Machine:
 
     def delete_link(self, name: str) -> None:
         """Delete a link of the machine, and with it its other end; no error if it is gone."""
-        sock = NetlinkSocket("")  # of its own, because another thread may be using the others
-        try:
-            refused = sock.execute([rtnl.delete_link(name)])
-        finally:
-            sock.close()
+        refused = self._socket("").execute([rtnl.delete_link(name)])
         if refused and refused[0].errno != 19:  # ENODEV
             msg = f"cannot delete link {name}: {refused[0]}"
             raise KernelError(msg, refused[0].errno)
 
-    def delete_link_aside(self, name: str) -> Callable[[], None]:
-        """As ``delete_link``, beside what this thread does next; what is returned waits for its end, and may raise.
+    def beside(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Take a step on another thread, a moment from now; what is returned waits for its end, and may raise.
 
-        Deleting nftables elements waits for RCU as well. Both waits are one if the link is first by a millisecond, so
-        this returns after that; otherwise the link waits for the elements (28 against 34 to 44 ms on a busy machine).
+        The step must leave the netlink sockets of this machine alone, which are the calling thread's.
         """
         from _thread import allocate_lock, start_new_thread
 
@@ -198,7 +232,8 @@ class Machine:
 
         def aside() -> None:
             try:
-                self.delete_link(name)
+                time.sleep(_AHEAD)
+                step()
             except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
                 errors.append(error)
             finally:
@@ -211,7 +246,6 @@ class Machine:
 
         ended.acquire()
         start_new_thread(aside, ())
-        time.sleep(_AHEAD)
         return wait
 
     def forget_flows(self, flows: Sequence[Flow]) -> None:
@@ -279,7 +313,8 @@ def _named(name: str, flags: int = 0) -> bytes:
 def _seen(data: bytes, start: int, end: int) -> LinkSeen:
     _, _, index, _, _ = _IFINFO.unpack_from(data, start)
     name = mac = kind = ""
-    mtu, isolated = 0, False
+    mtu = peer = 0
+    isolated = filters = False
     altnames: tuple[str, ...] = ()
     for key, begin, stop in attrs(data, start + 16, end):
         value = data[begin:stop]
@@ -289,13 +324,17 @@ def _seen(data: bytes, start: int, end: int) -> LinkSeen:
             mac = value.hex(":")
         elif key == rtnl.IFLA_MTU:
             mtu = int.from_bytes(value, "little")
+        elif key == rtnl.IFLA_LINK:
+            peer = int.from_bytes(value, "little")
         elif key == rtnl.IFLA_PROP_LIST:
             altnames = tuple(data[a : b - 1].decode(errors="replace") for _, a, b in attrs(data, begin, stop))
         elif key == rtnl.IFLA_LINKINFO:
             for inner, first, last in attrs(data, begin, stop):
                 if inner == rtnl.INFO_KIND:
                     kind = data[first : last - 1].decode() if data[last - 1] == 0 else data[first:last].decode()
+                elif inner == rtnl.INFO_DATA and kind == "bridge":
+                    filters = any(data[a] != 0 for key, a, _ in attrs(data, first, last) if key == _BR_VLAN_FILTERING)
                 elif inner == rtnl.INFO_SLAVE_DATA:
                     ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
                     isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
-    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated)
+    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated, peer, filters)

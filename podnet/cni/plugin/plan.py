@@ -31,6 +31,7 @@ __all__ = [
 DEFAULT_MTU = 1500  # ETH_DATA_LEN: what the kernel gives a veth
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _HOST_BITS = {4: 32, 6: 128}
+_SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
 
 
 class Plan(NamedTuple):
@@ -134,10 +135,10 @@ def _own(result: Result, attachment: Attachment) -> Interface | None:
 
 
 def gateways_of(settings: Settings, ips: tuple[IP, ...]) -> tuple[Address, ...]:
-    """What stands on the bridge, in the order of the addresses."""
+    """What stands on the bridge or its way into a VLAN, in the order of the addresses."""
     if settings.mode != "bridge" or not settings.gateway:
         return ()
-    found = [Address("", settings.bridge, f"{ip.gateway}/{ip.address.partition('/')[2]}") for ip in ips]
+    found = [Address("", settings.gateway_link, f"{ip.gateway}/{ip.address.partition('/')[2]}") for ip in ips]
     return tuple(dict.fromkeys(found))
 
 
@@ -167,14 +168,17 @@ def container_sysctls(netns: str, ifname: str, families: tuple[int, ...], *, dad
 
 
 def container_routes(netns: str, ifname: str, result: Result) -> tuple[objects.Route, ...]:
-    """The result's routes in the container; one without gateway goes by that of its family."""
+    """The result's routes in the container; one without gateway goes by that of its family, but on its own link."""
     gateways = {family_of(ip.address): ip.gateway for ip in reversed(result.ips) if ip.gateway}
     found: dict[objects.Key, objects.Route] = {}
     for route in result.routes:
-        via = route.gw or gateways.get(family_of(route.dst), "")
+        family = family_of(route.dst)
+        # What is no farther away than the link has no gateway: the kernel refuses the two together.
+        via = route.gw or ("" if (route.scope or 0) >= _SCOPE_LINK else gateways.get(family, ""))
         each = objects.Route(
             netns, subnet_of(route.dst), via, ifname,
-            metric=route.priority, mtu=route.mtu, table=route.table if route.table is not None else MAIN_TABLE,
+            metric=route.priority, mtu=route.mtu, table=route.table or MAIN_TABLE, advmss=route.advmss,
+            scope=-1 if route.scope is None or family == 6 else route.scope,
         )  # fmt: skip
         found.setdefault(each.key, each)
     return tuple(found.values())

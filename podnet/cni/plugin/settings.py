@@ -9,6 +9,7 @@ from podnet.cni.spec.result import parse_dns
 
 if TYPE_CHECKING:
     from podnet.cni.spec.config import NetworkConfig
+    from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import DNS
 
 __all__ = ["CHAINED", "IN_PROCESS", "Settings", "parse"]
@@ -37,6 +38,20 @@ class Settings(NamedTuple):
     dad: bool = False
     no_interface: bool = False
     dns: DNS | None = None
+    spoof_check: bool = False
+    vlan: int = 0
+    trunk: tuple[int, ...] = ()
+    keep_default_vlan: bool = False
+
+    @property
+    def gateway_link(self) -> str:
+        """The link that has the gateways' addresses."""
+        return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
+
+    @property
+    def filters_vlans(self) -> bool:
+        """Whether the bridge has to tell VLANs apart."""
+        return bool(self.vlan or self.trunk)
 
 
 def parse(config: NetworkConfig) -> Settings:
@@ -69,16 +84,6 @@ def _bridge(config: NetworkConfig, shared: Settings) -> Settings:
     vlan = document.integer("vlan")
     if not 0 <= vlan <= 4094:
         raise CNIError(INVALID_CONFIG, f"invalid VLAN ID {vlan} (must be between 0 and 4094)")
-    offers = {
-        "vlan": vlan,
-        "vlanTrunk": document.array("vlanTrunk"),
-        "preserveDefaultVlan": document.flag("preserveDefaultVlan"),
-        "macspoofchk": document.flag("macspoofchk"),
-    }
-    for key, value in offers.items():
-        if value:
-            shown = str(value).lower() if isinstance(value, bool) else value
-            raise CNIError(UNSUPPORTED_FIELD, f"{key}: {shown} is not yet supported")
     default_gateway = document.flag("isDefaultGateway")
     found = shared._replace(
         bridge=document.text("bridge") or "cni0",
@@ -90,10 +95,17 @@ def _bridge(config: NetworkConfig, shared: Settings) -> Settings:
         isolated=document.flag("portIsolation"),
         dad=document.flag("enabledad"),
         no_interface=document.flag("disableContainerInterface"),
+        spoof_check=document.flag("macspoofchk"),
+        vlan=vlan,
+        trunk=_trunk(document),
+        keep_default_vlan=document.flag("preserveDefaultVlan"),
     )
     name = found.bridge
     if len(name.encode(errors="replace")) > 15 or name in {".", ".."} or any(c in "/:%\0" or c.isspace() for c in name):
         raise CNIError(INVALID_CONFIG, f"bridge: {name[:40]!r} is no name for an interface")
+    if found.vlan and found.gateway and len(found.gateway_link.encode()) > 15:
+        msg = f"bridge: {name!r} is too long: its gateway of VLAN {vlan} would be {found.gateway_link!r}"
+        raise CNIError(INVALID_CONFIG, msg, "an interface's name has 15 bytes at most")
     if found.hairpin and found.promisc:
         raise CNIError(INVALID_CONFIG, "cannot set hairpin mode and promiscuous mode at the same time")
     if config.runtime.port_mappings and not found.promisc:
@@ -103,3 +115,31 @@ def _bridge(config: NetworkConfig, shared: Settings) -> Settings:
     if found.no_interface and config.ipam_type:
         raise CNIError(INVALID_CONFIG, "cannot use IPAM when DisableContainerInterface flag is set")
     return found
+
+
+def _trunk(document: Document) -> tuple[int, ...]:
+    """The VLANs that a port takes tagged, in order. Raises ``CNIError`` 7 with the reference plugin's words."""
+    found: set[int] = set()
+    for each in document.objects("vlanTrunk"):
+        low, high, single = (each.optional(key) for key in ("minID", "maxID", "id"))
+        problem = ""
+        if low is None and high is not None:
+            problem = "minID and maxID should be configured simultaneously, minID is missing"
+        elif low is not None and high is None:
+            problem = "minID and maxID should be configured simultaneously, maxID is missing"
+        elif low is not None and high is not None:
+            if not 1 <= low <= 4094:
+                problem = "incorrect trunk minID parameter"
+            elif not 1 <= high <= 4094:
+                problem = "incorrect trunk maxID parameter"
+            elif high < low:
+                problem = "minID is greater than maxID in trunk parameter"
+            else:
+                found |= set(range(low, high + 1))
+        if not problem and single is not None and not 1 <= single <= 4094:
+            problem = "incorrect trunk id parameter"
+        if problem:
+            raise CNIError(INVALID_CONFIG, problem, f"{each.where}: {dict(each.raw)}"[:200])
+        if single is not None:
+            found.add(single)
+    return tuple(sorted(found))

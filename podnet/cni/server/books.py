@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_FOR", "Books"]
 
-KEPT_FOR = 10.0  # seconds without use; an open file keeps its mount busy
+KEPT_FOR = 2.0  # seconds without use; an open file keeps its mount busy
 _KEPT = 16
 
 _File = tuple[int, int]  # device and inode

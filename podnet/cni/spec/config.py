@@ -27,9 +27,12 @@ __all__ = [
     "RuntimeConfig",
     "decode_named",
     "parse",
+    "parse_bandwidth",
 ]
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
+_RATES = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+_SUBNETS = ("unshapedSubnets", "shapedSubnets")
 _VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # the second is what 1.1.0 first said
 
 _T = TypeVar("_T")
@@ -45,12 +48,14 @@ class PortMapping(NamedTuple):
 
 
 class Bandwidth(NamedTuple):
-    """Rates in bits per second, bursts in bits; 0 is no limit."""
+    """Rates in bits per second, bursts in bits; 0 is no limit. Subnets as text, as they were given."""
 
     ingress_rate: int = 0
     ingress_burst: int = 0
     egress_rate: int = 0
     egress_burst: int = 0
+    unshaped_subnets: tuple[str, ...] = ()
+    shaped_subnets: tuple[str, ...] = ()
 
 
 class IPRange(NamedTuple):
@@ -193,7 +198,7 @@ def _runtime(document: Document | None, network: str) -> RuntimeConfig:
     dns = document.object("dns")
     return RuntimeConfig(
         tuple(_port_mapping(each) for each in document.objects("portMappings")),
-        _bandwidth(document.object("bandwidth")),
+        parse_bandwidth(document.object("bandwidth")),
         tuple(_checked(_ip_or_prefix, each, document.path("ips")) for each in document.texts("ips")),
         _ip_ranges(document),
         _checked(address.mac, mac, document.path("mac")) if mac else "",
@@ -224,11 +229,13 @@ def _port(document: Document, key: str, what: str) -> int:
     return port
 
 
-def _bandwidth(document: Document | None) -> Bandwidth | None:
-    if document is None:
+def parse_bandwidth(document: Document | None) -> Bandwidth | None:
+    """The keys of the bandwidth plugin; ``None`` where there is none of them. Raises ``CNIError`` 6."""
+    if document is None or all(document.get(key) is None for key in (*_RATES, *_SUBNETS)):
         return None
-    keys = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
-    return Bandwidth(*(document.unsigned(key) for key in keys))
+    unshaped, shaped = (document.texts(key) for key in _SUBNETS)
+    ingress, ingress_burst, egress, egress_burst = (document.unsigned(key) for key in _RATES)
+    return Bandwidth(ingress, ingress_burst, egress, egress_burst, unshaped, shaped)
 
 
 def _ip_ranges(document: Document) -> tuple[tuple[IPRange, ...], ...]:

@@ -15,6 +15,7 @@ EXECUTABLE = Path(__file__).resolve().parents[3] / "cni" / "podnet-python"
 
 
 PORTS = [{"hostPort": "{{hostPort}}", "containerPort": 8080, "protocol": "tcp"}]
+LIMITS = {"ingressRate": 1_000_000, "ingressBurst": 1_000_000, "egressRate": 1_000_000, "egressBurst": 1_000_000}
 CONFS = {
     "ptp": {
         "mode": "ptp",
@@ -23,10 +24,11 @@ CONFS = {
     },
     "portmap": {"mode": "portmap", "capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": PORTS}},
     "firewall": {"mode": "firewall"},
+    "bandwidth": {"mode": "bandwidth", "capabilities": {"bandwidth": True}, "runtimeConfig": {"bandwidth": LIMITS}},
 }
 
 
-@pytest.mark.parametrize("name", ["podnet", "ptp", "portmap", "firewall"])
+@pytest.mark.parametrize("name", ["podnet", "ptp", "portmap", "firewall", "bandwidth"])
 def test_no_requirement_fails(name: str, tmp_path: Path) -> None:
     """In bridge mode as the suite configures it by the executable's name; as ptp; each chained part."""
     plugin = tmp_path / name

@@ -107,6 +107,20 @@ def test_the_host_port_answers_until_the_pod_is_stopped(node: Node, conflist: di
     assert node.machine.changes(before) == []
 
 
+def test_a_pod_is_shaped_as_its_annotations_say(node: Node, before: dict[str, list[str]]) -> None:
+    """containerd makes the capability ``bandwidth`` of them, with keys in its own letters and a burst of its own."""
+    rates = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
+    pod = node.run_pod("web", annotations=rates)
+    queues = {row["dev"]: row for row in node.machine.json("tc", "-j", "qdisc") if row["kind"] in ("tbf", "htb")}
+    (host,) = [name for name in queues if name.startswith("veth")]
+    (ifb,) = queues.keys() - {host}
+    assert [queues[name]["options"]["rate"] for name in (host, ifb)] == [10_000_000 // 8, 20_000_000 // 8]
+    ping(node, pod.netns, "10.88.0.2")
+    node.stop_pod(pod)
+    node.remove_pod(pod)
+    assert node.machine.changes(before) == []
+
+
 def test_a_pod_for_which_no_address_is_left(node: Node, conflist: dict[str, Any]) -> None:
     conflist["plugins"][0]["ipam"] = {"type": "podnet", "subnet": "10.88.0.0/30"}
     node.configure(conflist)

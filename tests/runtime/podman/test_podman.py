@@ -124,3 +124,40 @@ def test_the_runtimes_side_reads_the_cache_that_podman_wrote(host: Host) -> None
     done = host.machine.run(*command, check=False)
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 999)
     assert "mtu is 1300, should be 1500" in done.stderr
+
+
+def test_podman_reads_the_cache_that_the_runtimes_side_wrote(host: Host) -> None:
+    """``reload`` and ``rm`` go by libcni's file of an attachment, with configuration and ports: here it is ours."""
+    host.run("first", "--publish", "8000:80")
+    before = host.machine.state()
+    netns = host.run("web", "--publish", "8080:80", command=SERVER)
+    listening(host, netns)
+    (name,) = [each for each in host.machine.files("/var/lib/cni/results")
+               if each.startswith("pods-") and each not in before["results"]]  # fmt: skip
+    capabilities = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+                    "ips": ["10.89.0.3", "fd00:89::3"]}  # fmt: skip
+
+    def taken_over() -> None:
+        """The same attachment, deleted and made again by ``podnet cni``."""
+        place = (
+            "--container-id",
+            name.split("-")[1],
+            "--path",
+            "/run/cni/bin",
+            "--conf",
+            "/run/cni/net.d",
+            "--netns",
+            netns,
+        )
+        host.machine.run(sys.executable, "-m", "podnet", "cni", "del", *place)
+        assert name not in host.machine.files("/var/lib/cni/results")
+        host.machine.run(
+            sys.executable, "-m", "podnet", "cni", "add", "--capability-args", json.dumps(capabilities), *place
+        )
+
+    taken_over()
+    host.podman("network", "reload", "web")
+    assert fetch(host, "http://10.89.0.1:8080/hostname") == fetch(host, "http://10.89.0.3/hostname")
+    taken_over()
+    host.remove("web")
+    assert host.machine.changes(before) == []

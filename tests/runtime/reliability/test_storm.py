@@ -63,6 +63,11 @@ class Slot:
         return plugin_host_name(label_of(str(CONF["name"]), self.container, "eth0"))
 
     @property
+    def links(self) -> list[str]:
+        """Those on the host, an ifb included."""
+        return [each["name"] for each in self.result["interfaces"] if "sandbox" not in each] if self.result else []
+
+    @property
     def address(self) -> str:
         return str(self.result["ips"][0]["address"]).partition("/")[0] if self.result else ""
 
@@ -121,7 +126,9 @@ class Runtime:
             extra = {"cni.dev/valid-attachments": valid}
         # As containerd writes the keys.
         ports = [{"HostPort": 10000 + slot.number, "ContainerPort": 80, "Protocol": "TCP"}]
-        return CONF | {"runtimeConfig": {"portMappings": ports}} | extra
+        rates = {"IngressRate": 10**9, "IngressBurst": 10**8, "EgressRate": 10**9, "EgressBurst": 10**8}
+        runtime = {"portMappings": ports} | ({"bandwidth": rates} if slot.number % 4 == 0 else {})
+        return CONF | {"runtimeConfig": runtime} | extra
 
     def round(self) -> None:
         """One round of ADD, DEL and CHECK, each slot in its own state, with kills."""
@@ -182,14 +189,21 @@ class Runtime:
         attached = [slot for slot in self.slots if slot.result]
         assert self.ask([("CHECK", slot) for slot in attached]) == [(0, None)] * len(attached)
         hosts = {row["ifname"] for row in self.machine.json("ip", "-j", "link")} - {"lo", "cni0"}
-        assert hosts == {slot.host for slot in attached}
+        assert hosts == {name for slot in attached for name in slot.links} - {"cni0"}
         assert self.elements("pods4") == sorted(slot.address for slot in attached)
         assert self.elements("ports4") == sorted(f"tcp.{10000 + slot.number}" for slot in attached)
         written = "\n".join(self.machine.reservations())
-        # Masquerading has one element, a port mapping two.
-        for table, count in (("holder", 1), ("lease", 1), ("part", 2), ("element", 3), ("port", 1)):
+        # Masquerading has one element, a port mapping two; every fourth pod is shaped as well.
+        for table, count, shaped in (
+            ("holder", 1, 0),
+            ("lease", 1, 0),
+            ("part", 2, 1),
+            ("element", 3, 0),
+            ("port", 1, 0),
+        ):
             found = re.findall(rf"^{table} .*?\b(pod\d+-\d+)\b", written, re.MULTILINE)
-            assert sorted(found) == sorted([slot.container for slot in attached] * count), table
+            wanted = [slot.container for slot in attached for _ in range(count + shaped * (slot.number % 4 == 0))]
+            assert sorted(found) == sorted(wanted), table
         for slot in attached:
             assert self.machine.address("eth0", slot.netns) == [f"{slot.address}/26"]
 

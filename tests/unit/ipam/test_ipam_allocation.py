@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from podnet.ipam.allocation import AllocationError, ExhaustedError, allocate, exhausted
 from podnet.ipam.ledger import BusyError, Holder, Ledger, Owner
@@ -159,3 +161,24 @@ def test_who_waits_too_long_is_told(tmp_path: Path) -> None:
         two.transaction(),
     ):
         raise AssertionError
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([4, 6]),
+    st.sets(st.integers(0, 40)),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.one_of(st.integers(0, 40), st.just(1000)),
+)
+def test_the_lowest_free_address_is_found(
+    ledger: Ledger, family: int, taken: set[int], low: int, high: int, without: int
+) -> None:
+    base = 10 << 24
+    owner = Owner("net", "a", "eth0")
+    ledger.forget(owner)
+    for each in taken:
+        ledger.take(owner, family, base + each)
+    free = [base + each for each in range(low, high + 1) if each not in taken and each != without]
+    assert ledger.free("net", family, base + low, base + high, base + without) == (free[0] if free else None)
+    ledger.forget(owner)

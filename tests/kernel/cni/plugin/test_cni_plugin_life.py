@@ -174,9 +174,9 @@ def test_s1_s2_status_says_when_no_address_is_left(host: Any, conf: dict[str, An
     code, error = host.call("STATUS", conf)
     assert (code, error["code"], "10.1.2.1-10.1.2.2" in error["details"]) == (1, 50, True)
     host.tool("ip", "netns", "delete", "c1")
-    for _ in range(100):  # the kernel takes the namespace apart in the background
-        if not any(each["ifname"].startswith("veth") for each in host.ip("link")):
-            break
+    until = time.monotonic() + 60
+    while any(each["ifname"].startswith("veth") for each in host.ip("link")):
+        assert time.monotonic() < until, "the kernel takes the namespace apart in the background"
         time.sleep(0.02)
     assert host.call("STATUS", conf) == (0, None)
     assert host.add(conf, "c2")["ips"][0]["address"] == "10.1.2.2/30", "the dead attachment's address is given again"
@@ -206,6 +206,10 @@ class FailingMachine(Machine):
     def apply(self, ops: Sequence[Op]) -> None:
         for op in ops:
             self._step(lambda op=op: Machine.apply(self, [op]))  # type: ignore[misc]
+
+    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        for each in messages:
+            self._step(lambda each=each: Machine.send(self, what, [each]))  # type: ignore[misc]
 
     def set_isolated(self, name: str) -> None:
         self._step(lambda: Machine.set_isolated(self, name))
@@ -238,7 +242,8 @@ class FailingMachine(Machine):
 def test_a8_an_add_that_fails_at_any_step_leaves_nothing(
     host: Any, network: dict[str, Any], late: bool, bridge: str
 ) -> None:
-    network |= {"portIsolation": True, "forceAddress": True}
+    network |= {"portIsolation": True, "forceAddress": True, "macspoofchk": True}
+    network |= {"ingressRate": 8000, "ingressBurst": 16000, "egressRate": 8000, "egressBurst": 16000}
     if bridge == "missing":
         network["runtimeConfig"] = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
     else:
@@ -372,7 +377,7 @@ def test_d1_what_cannot_be_removed_is_told_and_stays_written_down_for_the_next_d
     code, error = host.call("DEL", conf, CNI_NETNS="")
     assert (code, error["msg"]) == (1, "it does not go")
     assert host.elements() == set(), "all else is gone"
-    assert [row[3] for row in host.ledger("part")] == ["stuck"]
+    assert "stuck" in [row[3] for row in host.ledger("part")]
     monkeypatch.setattr(Stuck, "broken", False)
     host.delete(conf, CNI_NETNS="")
     assert (host.ledger("part"), host.ledger("holder"), host.ledger("lease")) == ([], [], [])

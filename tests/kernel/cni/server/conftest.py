@@ -80,14 +80,18 @@ class Plugin:
 
 
 class Servers:
-    """Starts servers at the test's socket."""
+    """Starts servers at the test's socket, in the network namespace that this object was made in."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self._stack = ExitStack()
+        # The tests' host is another one, and what they start is in it.
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._stack.callback(os.close, self._home)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-IS", PYTHON, "serve", "--socket", self.socket, *options]
+        there = f"--net=/proc/{os.getpid()}/fd/{self._home}"
+        argv = ["nsenter", there, sys.executable, "-IS", PYTHON, "serve", "--socket", self.socket, *options]
         process = self._stack.enter_context(subprocess.Popen(argv, stdin=subprocess.DEVNULL))
         self._stack.callback(process.kill)
         until(lambda: self.socket.exists() or process.poll() is not None, "the server's socket")

@@ -134,7 +134,13 @@ def test_only_root_is_served(servers: Any, host: Any) -> None:
         "os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
         "s.connect(sys.argv[1])\n"
-        "print(s.recv(10))\n"  # at once, without a word of ours
+        "files = [os.memfd_create('x') for _ in range(4)]\n"
+        "files += [os.open('/', os.O_PATH), os.open('/proc/self/ns/net', 0)]\n"
+        "try:\n"
+        "    socket.send_fds(s, [b'podnet-cni 1'], files)\n"
+        "except BrokenPipeError:\n"
+        "    pass\n"  # it has ended the connection already
+        "print(s.recv(10))\n"
     )
     done = subprocess.run(["python3", "-c", script, servers.socket], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "b''\n"), done.stderr

@@ -282,3 +282,31 @@ def test_socket_activation(
         assert server.wait(60) == 0
     assert servers.socket.exists()  # it is systemd's
     assert calls() == [("ADD", "c1", True)]
+
+
+def test_its_ledgers_may_be_deleted_and_their_mount_may_go(
+    servers: Any, host: Any, small: Any, conf: dict[str, Any], state: Path, folder: Path
+) -> None:
+    servers.start()
+    first = small.add(conf)
+    for path in state.iterdir():
+        path.unlink()
+    # The open file is nobody's any more: what counts is what the caller sees at the path.
+    conf |= {"bridge": "br1", "name": "other"}
+    second = small.add(conf, "c2", PODNET_CNI_SOCKET="")
+    assert [each["address"] for each in second["ips"]] == [each["address"] for each in first["ips"]]
+    third = small.add(conf, "c3")
+    assert [each["address"] for each in third["ips"]] != [each["address"] for each in first["ips"]]
+    host.state = state
+    assert [row[1] for row in host.ledger("holder")] == ["c2", "c3"]
+    assert small.call("DEL", conf, "c3") == (0, None, "")
+    # And one that is not used does not keep a file system busy for long.
+    place = folder / "mount"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "podnet-test", place], check=True)
+    try:
+        conf["ipam"]["dataDir"] = str(place)
+        small.add(conf, "c3")
+        until(lambda: subprocess.run(["umount", place], capture_output=True).returncode == 0, "the mount to be free")
+    finally:
+        subprocess.run(["umount", "-l", place], capture_output=True)

@@ -74,7 +74,7 @@ def test_p4_p10_the_executable_waits_for_nothing() -> None:
         ("CHECK", {"cniVersion": "0.3.1", "name": "n"}, {}, 1),
         ("GC", {"cniVersion": "1.0.0", "name": "n"}, {}, 1),
         ("STATUS", {"cniVersion": "1.0.0", "name": "n"}, {}, 1),
-        ("ADD", {"cniVersion": "1.1.0", "name": "n", "vlan": 7}, {}, 2),
+        ("ADD", {"cniVersion": "1.1.0", "name": "n", "mode": "other"}, {}, 2),
         ("ADD", {"cniVersion": "1.1.0", "name": "n", "mtu": "big"}, {}, 6),
         ("ADD", {"cniVersion": "1.1.0", "name": "n", "ipam": {"type": "podnet"}}, {}, 3),
     ],
@@ -85,7 +85,7 @@ def test_1_1_order_of_checks(command: str, data: object, environ: dict[str, str]
 
 
 def test_e1_the_error_bears_the_configurations_version() -> None:
-    assert call("ADD", {"cniVersion": "1.0.0", "name": "n", "vlan": 7})[1]["cniVersion"] == "1.0.0"
+    assert call("ADD", {"cniVersion": "1.0.0", "name": "n", "mode": "other"})[1]["cniVersion"] == "1.0.0"
 
 
 def test_p12_an_error_of_our_own_is_an_error_object_too() -> None:

@@ -11,10 +11,10 @@ from podnet.cni.spec.errors import CNIError
 from podnet.errors import ConflictError
 
 
-def test_e1_the_codes_are_those_of_the_specification() -> None:
+def test_e1_the_codes_are_those_of_the_specification_and_ones_own_begin_at_100() -> None:
     names = [name for name in vars(errors) if name.isupper()]
     assert {getattr(errors, name) for name in names if name != "TYPE_CHECKING"} == {
-        1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 999,
+        1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 100, 999,
     }  # fmt: skip
 
 
