@@ -22,7 +22,7 @@
 
 #define SOCKET "/run/podnet/cni.sock"
 #define HELLO "podnet-cni 1"
-enum { READY_MS = 5000, DONE_MS = 180000, INPUT_LIMIT = (64 << 20) + 1 };
+enum { VERSION_MS = 500, READY_MS = 5000, DONE_MS = 180000, INPUT_LIMIT = (64 << 20) + 1 };
 enum { IO_FAILURE = 5, TRY_AGAIN_LATER = 11 }; /* the specification's codes */
 enum { ENVIRON, INPUT, OUTPUT, SAID, ROOT, NETNS, FILES };
 enum outcome { NOT_TAKEN, DONE, LOST, LATE };
@@ -54,14 +54,14 @@ static int fail(int code, const char *what, const char *why) {
 	return 1;
 }
 
-/* Reads standard input to its end; VERSION, which may be asked with an open and empty one, takes what is there. */
+/* Reads standard input to its end; VERSION may be asked with an open and empty one: it waits for a while only. */
 static int read_input(int file, const char *command) {
 	char data[65536];
 	long total = 0;
 	if (!*command) return 0; /* a human, who wants to know what this is */
 	while (total < INPUT_LIMIT) {
 		struct pollfd input = {.fd = 0, .events = POLLIN};
-		if (!strcmp(command, "VERSION") && (poll(&input, 1, 0) < 1 || !(input.revents & POLLIN))) break;
+		if (!strcmp(command, "VERSION") && (poll(&input, 1, VERSION_MS) < 1 || !(input.revents & POLLIN))) break;
 		ssize_t size = read(0, data, sizeof data);
 		if (size < 0 && errno == EINTR) continue;
 		if (size < 0 || put(file, data, size)) return -1;

@@ -1,5 +1,5 @@
 """python -m podnet."""
 
-from podnet.cli import main
+from podnet.cli import program
 
-main()
+program()

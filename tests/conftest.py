@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -164,9 +165,9 @@ def _differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> l
     return lines
 
 
-@pytest.fixture
-def machine_unchanged() -> Iterator[None]:
-    """Fail the test that leaves anything behind, or takes anything away, in the namespace that tests run in."""
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Fail when what happens inside leaves anything behind, or takes anything away."""
     before, running = snapshot(), processes()
     yield
     deadline = time.monotonic() + _SETTLES_WITHIN
@@ -180,7 +181,24 @@ def machine_unchanged() -> Iterator[None]:
         pytest.fail("the test changed the machine:\n  " + "\n  ".join(changes), pytrace=False)
 
 
+@pytest.fixture
+def machine_unchanged() -> Iterator[None]:
+    """Fail the test that leaves anything behind, or takes anything away, in the namespace that tests run in."""
+    with unchanged():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _every_kernel_test_leaves_the_machine_unchanged(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("kernel") is not None:
+    if request.node.get_closest_marker("kernel") is not None and request.node.get_closest_marker("vm") is None:
         request.getfixturevalue("machine_unchanged")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_module_of_the_second_tier_leaves_the_machine_unchanged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Once a module: under software emulation, looking takes longer than most tests."""
+    if request.node.get_closest_marker("vm") is None or os.environ.get("PODNET_VM") != "1":
+        yield
+        return
+    with unchanged():
+        yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from podnet.cli.output import lab_kernel, output_option, print_json
@@ -20,7 +22,7 @@ def command(lab: str | None, everything: bool, output: str) -> None:
     down what is not there is no error.
     """
     from podnet.lab import record
-    from podnet.lab.converge import down
+    from podnet.lab.teardown import down
 
     if everything and lab:
         raise click.UsageError("give either LAB or --all")
@@ -33,8 +35,11 @@ def command(lab: str | None, everything: bool, output: str) -> None:
     removed: list[str] = []
     absent: list[str] = []
     for name in names:
+        complaints: list[str] = []
         with lab_kernel(name) as (kernel, supervisor):
-            there = down(name, kernel, supervisor.shutdown)
+            there = down(name, kernel, supervisor.shutdown, partial(_detach, name, complaints))
+        for complaint in complaints:
+            click.echo(f"{complaint} (what it was in has gone with its namespace)", err=True)
         (removed if there else absent).append(name)
     if output == "json":
         print_json({"removed": removed, "absent": absent})
@@ -46,3 +51,10 @@ def command(lab: str | None, everything: bool, output: str) -> None:
         click.echo(f"lab {name} is not running (running: {running}): nothing to do", err=True)
     if everything and not names:
         click.echo("no lab is running: nothing to do", err=True)
+
+
+def _detach(name: str, complaints: list[str]) -> None:
+    from podnet.lab.attacher import Attacher
+    from podnet.lab.record import directory
+
+    complaints += Attacher(directory(name)).detach_all()

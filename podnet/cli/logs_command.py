@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from podnet.cli.output import lab_kernel
 from podnet.cli.target import lab_option, resolve
 from podnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from podnet.kernel.process import Supervisor
 
 __all__ = ["command"]
 
@@ -17,7 +22,7 @@ __all__ = ["command"]
 @lab_option
 @click.argument("pod")
 @click.option("-c", "--container", help="One container; without it, all of them.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as the container writes.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the container writes, until it ends.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last N lines of each.")
 def command(lab: str | None, pod: str, container: str | None, follow: bool, tail: int | None) -> None:
     """Show standard output and error of the containers of POD."""
@@ -37,10 +42,16 @@ def command(lab: str | None, pod: str, container: str | None, follow: bool, tail
         raise UsageError(msg)
     out = sys.stdout.buffer
     with lab_kernel(entry.name) as (_, supervisor):
-        paths = {name: supervisor.log_path(f"{target.name}/{name}") for name in chosen}
-    for name, path in paths.items():
-        if len(chosen) > 1:
-            out.write(f"==> {name} <==\n".encode())
-        for data in follow_log(path, tail) if follow else [read_log(path, tail)]:
-            out.write(data)
-            out.flush()
+        for name in chosen:
+            path = supervisor.log_path(f"{target.name}/{name}")
+            if len(chosen) > 1:
+                out.write(f"==> {name} <==\n".encode())
+            ended = partial(_ended, supervisor, f"{target.name}/{name}")
+            for data in follow_log(path, tail, ended) if follow else [read_log(path, tail)]:
+                out.write(data)
+                out.flush()
+
+
+def _ended(supervisor: Supervisor, name: str) -> bool:
+    """Whether a container runs no more. By then its supervisor has written all that it said."""
+    return not any(one.process.name == name and one.state == "running" for one in supervisor.observe())

@@ -58,10 +58,11 @@ def lab_kernel(name: str) -> Iterator[tuple[LinuxKernel, Supervisor]]:
     """The machine's kernel and the supervisor of one lab's containers."""
     from podnet.kernel.linux import LinuxKernel
     from podnet.kernel.process import Supervisor
+    from podnet.lab.attacher import Attacher
     from podnet.lab.record import directory
 
     supervisor = Supervisor(str(directory(name)))
-    kernel = LinuxKernel(supervisor)
+    kernel = LinuxKernel(supervisor, Attacher(directory(name)), f"{directory(name)}/keys")
     try:
         yield kernel, supervisor
     finally:

@@ -31,6 +31,10 @@ def command(lab: str | None, check: bool, output: str) -> None:
         print_json(shown)
     else:
         click.echo(_text(shown))
+        if shown["faults"]:
+            click.echo("\nbroken on purpose:")
+            for fault in shown["faults"]:
+                click.echo(f"  {fault['what']}" + (" (by the topology)" if fault["by"] == "topology" else ""))
         if changes:
             click.echo(f"\n{len(changes)} differences from the topology ('podnet up' repairs them):")
             click.echo(changes_text(changes))

@@ -19,17 +19,22 @@ def command(topology: str, output: str) -> None:
 
     Run it again after editing the file, or after something broke: it changes what differs and nothing else.
     """
+    from podnet.fabric import fabric_of
     from podnet.kernel.capabilities import require
+    from podnet.kernel.impairment import kind_of
     from podnet.kernel.objects import Process
+    from podnet.lab.attacher import Attacher
     from podnet.lab.converge import up
+    from podnet.lab.record import directory
     from podnet.lab.status import change_json
     from podnet.topology.load import load
 
     started = time.monotonic()
     wanted = load(topology)
     require()
+    require({*fabric_of(wanted.networking.fabric).NEEDS, *(f"tc {kind_of(each.settings)}" for each in wanted.impair)})
     with lab_kernel(wanted.name) as (kernel, supervisor), progress(f"lab {wanted.name}") as told:
-        outcome = up(wanted, kernel, told)
+        outcome = up(wanted, kernel, told, Attacher(directory(wanted.name)))
         if any(pod.containers for pod in wanted.pods):
             ended = [s for s in supervisor.observe() if s.state == "failed"]
         else:

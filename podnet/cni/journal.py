@@ -1,7 +1,9 @@
 """What calls of the plugin leave behind: a line of JSON each, in a file of bounded size, for ``podnet cni log``.
 
-A line is written by one write to a file that is only ever appended to, so that many writers do not mix and a killed
-one leaves no half. A full file becomes the older one of two, in the place of the one before.
+A line is written by one write to a file that is only ever appended to, so that many writers do not mix. One that is
+killed in the middle of it leaves a half (the kernel looks for signals between two pages), so every line begins with a
+line end of its own, and the half is nobody else's. A full file becomes the older one of two, in the place of the one
+before.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def _short(value: Any) -> Any:
 
 def append(folder: str, entry: dict[str, Any]) -> None:
     """Write a call down. Raises ``OSError`` where that is not possible."""
-    line = json.dumps(entry, separators=(",", ":")).encode("ascii", "replace") + b"\n"
+    line = b"\n" + json.dumps(entry, separators=(",", ":")).encode("ascii", "replace") + b"\n"
     path = os.path.join(folder, FILE_NAME)
     try:
         descriptor = os.open(path, _APPENDING, 0o600)

@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,81 +18,20 @@ from podnet.conform.bench import WORK_DIR
 from podnet.conform.model import Exchange, NotMeasuredError, not_applicable, violated
 from podnet.conform.observe import Snapshot, added, ip_json, lost, observe, run_tool
 from podnet.conform.plugin import execute
-from podnet.conform.profiles import Profile, render
+from podnet.conform.profiles import render
+from podnet.conform.subject import UPLINK, Attachment, Network, Sandbox, Subject
 from podnet.kernel import netns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Attachment", "Case", "Delegate", "Network", "Sandbox", "Subject", "error_of", "told"]
+__all__ = ["Case", "Delegate", "error_of", "told"]
 
 _SETTLES_WITHIN = 4.0  # seconds: the kernel takes apart what was in a deleted namespace in the background
 _SETTLES_SOON = 0.5  # where no namespace was deleted
-_UPLINK = "uplink0"
 _DELEGATE = "podnet-conform-delegate"
 _SKIPPED = (netns.NETNS_DIR, f"{WORK_DIR}/delegate")
 _NOT_STATE = ("-wal", "-shm", "-journal", ".log", ".jsonl")
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The plugin under test and how it is judged."""
-
-    path: str
-    profile: Profile
-    versions: tuple[str, ...]
-    cni_path: tuple[str, ...]
-    timeout: float = 30.0
-    adds: bool = True  # whether a plain ADD succeeds: where it does not, nothing that follows from an ADD is judged
-
-    @property
-    def newest(self) -> str:
-        return self.versions[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """A container: its ID and its network namespace."""
-
-    id: str
-    namespace: str
-
-    @property
-    def path(self) -> str:
-        return netns.path_of(self.namespace)
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A network: its name and what its configuration's placeholders become."""
-
-    name: str
-    number: int
-    prefix: int = 24
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "subnet": f"10.88.{self.number}.0/{self.prefix}",
-            "gateway": f"10.88.{self.number}.1",
-            "dataDir": f"{WORK_DIR}/data",
-            "bridge": f"conform{self.number}",
-            "uplink": _UPLINK,
-        }
-
-
-@dataclass(slots=True)
-class Attachment:
-    """A container's interface in a network; ``before`` is the prevResult that a chained plugin starts from."""
-
-    sandbox: Sandbox
-    ifname: str
-    network: Network
-    number: int
-    before: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    runtime_config: dict[str, Any] = field(default_factory=dict)
 
 
 class Case:
@@ -112,7 +50,7 @@ class Case:
         self._left = False
         if "{{uplink}}" in json.dumps(self.profile.conf):
             netns.create("outside")
-            self.tool("ip", "link", "add", _UPLINK, "up", "type", "veth", "peer", "name", "uplink0", "netns", "outside")
+            self.tool("ip", "link", "add", UPLINK, "up", "type", "veth", "peer", "name", "uplink0", "netns", "outside")
             self.tool("ip", "-n", "outside", "link", "set", "uplink0", "up")
 
     # What there is to attach

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podnet.conform.bench import Bench, run_all
-from podnet.conform.case import Case, Subject
+from podnet.conform.case import Case
 from podnet.conform.model import (
     KNOWN_VERSIONS,
     NotApplicableError,
@@ -25,6 +25,7 @@ from podnet.conform.model import (
 from podnet.conform.observe import run_tool
 from podnet.conform.requirements import cases, select
 from podnet.conform.results import version_tuple
+from podnet.conform.subject import Subject
 from podnet.errors import CapabilityError, UsageError
 
 if TYPE_CHECKING:

@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING
 from podnet.kernel.objects import KernelObject, Route
 
 if TYPE_CHECKING:
-    from podnet.model.placement import PlacedNode
+    from collections.abc import Sequence
 
-__all__ = ["OVERHEAD", "wanted"]
+    from podnet.fabric import Site, Terms, Way
 
-OVERHEAD = 0  # bytes of the underlay's MTU that the fabric takes for itself
+__all__ = ["CARRIES", "NEEDS", "node", "overhead", "router"]
+
+NEEDS: tuple[str, ...] = ()
+CARRIES = (4, 6)
 
 
-def wanted(netns: str, dev: str, other: PlacedNode, next_hops: dict[int, str]) -> list[KernelObject]:
-    """What one node (or router) needs in order to reach the pods of another node.
+def overhead(versions: tuple[int, ...]) -> int:
+    """Nothing is put around a packet."""
+    return 0
 
-    ``next_hops`` is the way towards that node by IP version: its own address where both stand in one subnet,
-    else a router's.
-    """
-    return [Route(netns, str(cidr), next_hops[cidr.version], dev) for cidr in other.pod_cidrs]
+
+def node(terms: Terms, here: Site, ways: Sequence[Way]) -> list[KernelObject]:
+    """A route to each other node's pods: to the node itself in one subnet, else to a router, which has one too."""
+    return [each for way in ways for each in router(here.netns, here.dev, way.to, way.hops)]
+
+
+def router(netns: str, dev: str, other: Site, hops: dict[int, str]) -> list[KernelObject]:
+    """The same route on the way: the underlay has to know the pods' networks."""
+    return [Route(netns, str(cidr), hops[cidr.version], dev) for cidr in other.cidrs]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-__all__ = ["Reservation", "Store", "StoreError", "boot_id"]
+__all__ = ["Reservation", "Store", "StoreError"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS reservation (
@@ -48,11 +48,6 @@ class Reservation:
     ifname: str
     netns_inode: int = 0
     boot_id: str = ""
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot (``/proc/sys/kernel/random/boot_id``)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 class Store:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -16,6 +17,7 @@ from podnet.kernel.objects import (
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
     owned,
     replace,
@@ -48,8 +50,18 @@ class Change(NamedTuple):
         return f"{self.action} {self.object}: {self.reason}"
 
 
-# What cannot be changed on an object that exists. An address is only ever added and deleted.
-_FIXED = {"veth": {"peer", "peer_netns"}, "address": {"protocol"}}
+# What cannot be changed on an object that exists. An address and an attachment are only ever added and deleted.
+_FIXED = {
+    "veth": {"peer", "peer_netns"},
+    "address": {"protocol"},
+    "attachment": {"node", "network", "config", "path", "state"},
+    "vxlan": {"type", "options"},
+    "ipip": {"type", "options"},
+    "wireguard": {"type"},
+    "qdisc": {"type", "settings"},  # netem keeps what a change does not name
+}
+# What has more to it than its namespace, and does not vanish with that.
+_SURVIVORS = Netns | Process | Attached
 
 
 def differing(wanted: KernelObject, found: KernelObject) -> tuple[str, ...]:
@@ -69,8 +81,8 @@ def diff(wanted: State, found: State, group: int) -> list[Change]:
     deleted = {
         key: old
         for key, old in found.items()
-        # A process outlives the name of its namespace.
-        if key not in wanted and owned(old, group) and (isinstance(old, Netns | Process) or old.netns not in dying)
+        # A process outlives the name of its namespace, and plugins have written down what they gave.
+        if key not in wanted and owned(old, group) and (isinstance(old, _SURVIVORS) or old.netns not in dying)
     }
     renewed = _renewed(wanted, found)
     remaining = _remaining(found, dying, {key for key in (*renewed, *deleted) if key[0] == "link"})
@@ -108,10 +120,20 @@ def _difference(name: str, was: object, new: object) -> str:
     match name, new:
         case "entries", tuple():
             return _entries(set(was) if isinstance(was, tuple) else set(), set(new))
+        case "settings", tuple():
+            from podnet.kernel.impairment import described
+
+            return f"is {described(was if isinstance(was, tuple) else ())}, should be {described(new)}"
+        case "options", tuple():
+            return _options(dict(was) if isinstance(was, tuple) else {}, dict(new))
         case "up", _:
             return "is up, should be down" if was else "is down, should be up"
         case "ruleset", _:
             return "its rules differ"
+        case "config", _:
+            return "its configuration differs"
+        case "state", _:
+            return str(was)
         case "master", "":
             return f"is a port of {was}, should be of none"
         case _, bool():
@@ -126,6 +148,11 @@ def _entries(was: set[tuple[str, str]], new: set[tuple[str, str]]) -> str:
     parts = [f"lacks {_some(lacks)}"] if lacks else []
     parts += [f"has {_some(extra)} besides"] if extra else []
     return ", ".join(parts)
+
+
+def _options(was: dict[str, str], new: dict[str, str]) -> str:
+    names = [name for name in {**new, **was} if was.get(name) != new.get(name)]
+    return ", ".join(f"{name} is {_shown(was.get(name, ''))}, should be {_shown(new.get(name, ''))}" for name in names)
 
 
 def _some(names: list[str]) -> str:
@@ -148,7 +175,7 @@ def _renewed(wanted: State, found: State) -> dict[Key, str]:
         was = found.get(key)
         if isinstance(new, Process) and was is not None and new.netns and ("netns", new.netns) not in found:
             renewed[key] = "runs in a namespace that has lost its name"
-        if not isinstance(new, Bridge | Veth):
+        if not isinstance(new, Bridge | Veth | Tunnel):
             continue
         if was is not None and _fixed(new, was):
             renewed[key] = ""
@@ -168,7 +195,7 @@ def _remaining(found: State, dying: set[str], doomed: set[Key]) -> State:
     gone |= {(end.peer_netns, end.peer) for key in doomed if isinstance(end := found[key], Veth)}
     kept: State = {}
     for key, was in found.items():
-        if was.netns in dying and not isinstance(was, Netns | Process):
+        if was.netns in dying and not isinstance(was, _SURVIVORS):
             continue
         if (was.netns, _device(was)) in gone:
             continue
@@ -207,7 +234,7 @@ def _taken_along(wanted: State, found: State, remaining: State, deleted: State) 
     downed, remade = set(), set()
     for key, was in remaining.items():
         new = wanted.get(key)
-        if isinstance(was, Loopback | Bridge | Veth) and type(new) is type(was) and new != was:
+        if isinstance(was, Loopback | Bridge | Veth | Tunnel) and type(new) is type(was) and new != was:
             downed |= {(was.netns, was.name)} if was.up and not getattr(new, "up", True) else set()
             remade |= {(was.netns, was.name)} if getattr(was, "mac", "") != getattr(new, "mac", "") else set()
     if not (leaving or downed or remade):

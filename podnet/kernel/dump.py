@@ -28,13 +28,21 @@ from podnet.kernel.objects import (
 if TYPE_CHECKING:
     from podnet.kernel.netlink import NetlinkSocket
 
-__all__ = ["LinkRow", "addresses", "link", "links", "neighbours", "routes"]
+__all__ = ["LinkRow", "addresses", "link", "links", "neighbours", "routes", "senders"]
 
 _IFINFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
+_ATTR = struct.Struct("=HH")
+_NLA_TYPE_MASK = 0x3FFF
+_SHOWN = {
+    rtnl.IFLA_IFNAME, rtnl.IFLA_ADDRESS, rtnl.IFLA_MTU, rtnl.IFLA_GROUP, rtnl.IFLA_MASTER, rtnl.IFLA_LINK,
+    rtnl.IFLA_LINK_NETNSID, rtnl.IFLA_PROP_LIST, rtnl.IFLA_LINKINFO, rtnl.IFLA_AF_SPEC,
+}  # fmt: skip
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _PROTO_KERNEL, _PROTO_RA = 2, 9
 _ON_LOOPBACK = {"127.0.0.1/8", "::1/128"}
+_RT_SCOPE_LINK, _IFA_F_TENTATIVE = 253, 0x40
+_VERSIONS = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
 _IFAPROT_KERNEL = {1, 2, 3}  # loopback, router advertisement, link-local: linux/if_addr.h
 _RTM_F_CLONED = 0x200
 _IP6_RT_PRIO_USER = 1024
@@ -46,13 +54,14 @@ class LinkRow:
     """One link of a dump. ``peer_index`` and ``peer_nsid`` (-1: same namespace) lead to a veth's other end."""
 
     __slots__ = (
-        "addrgen", "altname", "group", "hairpin", "index", "kind", "mac", "master", "mtu", "name", "peer_index",
-        "peer_nsid", "up",
+        "addrgen", "altname", "data", "group", "hairpin", "index", "kind", "mac", "master", "mtu", "name",
+        "peer_index", "peer_nsid", "up",
     )  # fmt: skip
 
     def __init__(self, index: int, *, up: bool) -> None:
         self.index, self.up = index, up
         self.name = self.kind = self.mac = self.altname = ""
+        self.data = b""  # what only its kind knows (IFLA_INFO_DATA)
         self.mtu = self.group = self.master = self.peer_index = 0
         self.hairpin, self.addrgen, self.peer_nsid = False, True, -1
 
@@ -93,7 +102,17 @@ def link(sock: NetlinkSocket, name: str) -> LinkRow | None:
 def _link(data: bytes, start: int, end: int) -> LinkRow:
     _, _, index, flags, _ = _IFINFO.unpack_from(data, start)
     row = LinkRow(index, up=bool(flags & rtnl.IFF_UP))
-    for kind, begin, stop in attrs(data, start + 16, end):
+    # What of fifty attributes is not looked at is passed over here: a generator would take half of a dump's time.
+    offset = start + 16
+    while offset + 4 <= end:
+        length, kind = _ATTR.unpack_from(data, offset)
+        if length < 4:
+            break
+        kind &= _NLA_TYPE_MASK
+        begin, stop = offset + 4, offset + length
+        offset += (length + 3) & ~3
+        if kind not in _SHOWN:
+            continue
         match kind:
             case rtnl.IFLA_IFNAME:
                 row.name = _text(data, begin, stop)
@@ -122,6 +141,8 @@ def _linkinfo(row: LinkRow, data: bytes, begin: int, stop: int) -> None:
     for kind, first, last in attrs(data, begin, stop):
         if kind == rtnl.INFO_KIND:
             row.kind = _text(data, first, last)
+        elif kind == rtnl.INFO_DATA:
+            row.data = data[first:last]
         elif kind == rtnl.INFO_SLAVE_DATA:
             for port, value, _ in attrs(data, first, last):
                 if port == rtnl.BRPORT_MODE:
@@ -175,6 +196,22 @@ def addresses(sock: NetlinkSocket, netns: str, names: dict[int, str], only: int 
     return found
 
 
+def senders(sock: NetlinkSocket) -> list[tuple[int, str, bool]]:
+    """The addresses that a namespace may send from to others: IP version, address, whether it is ready.
+
+    Not ready is what duplicate address detection still holds back. Left out are addresses of the scopes host and link.
+    """
+    found = []
+    for _, data, start, end in sock.dump(rtnl.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
+        family, _, flags, scope, _ = struct.unpack_from("=BBBBi", data, start)
+        values = {kind: data[begin:stop] for kind, begin, stop in attrs(data, start + 8, end)}
+        address = values.get(rtnl.IFA_LOCAL) or values.get(rtnl.IFA_ADDRESS)
+        if scope < _RT_SCOPE_LINK and address is not None and family in _VERSIONS:
+            text = socket.inet_ntop(family, address)
+            found.append((_VERSIONS[family], text, not flags & _IFA_F_TENTATIVE))
+    return found
+
+
 def routes(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[KernelObject]:
     """The routes of a namespace, without those that the kernel made for its own addresses."""
     found: list[KernelObject] = []
@@ -184,16 +221,17 @@ def routes(sock: NetlinkSocket, netns: str, names: dict[int, str]) -> list[Kerne
             _, length, _, _, table, protocol, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", data, start)
             if protocol in {_PROTO_KERNEL, _PROTO_RA} or kind not in _KINDS_OF_ROUTES or flags & _RTM_F_CLONED:
                 continue
-            route = _route(data, start, end, (netns, family, length, table, protocol, kind), names)
+            head = (netns, family, length, table, protocol, kind, bool(flags & rtnl.RTNH_F_ONLINK))
+            route = _route(data, start, end, head, names)
             usual = scope == rtnl.usual_scope(family, kind=kind, via=bool(route.via))
             found.append(route if usual or family == socket.AF_INET6 else replace(route, scope=scope))
     return found
 
 
 def _route(
-    data: bytes, start: int, end: int, head: tuple[str, int, int, int, int, int], names: dict[int, str]
+    data: bytes, start: int, end: int, head: tuple[str, int, int, int, int, int, bool], names: dict[int, str]
 ) -> Route:
-    netns, family, length, table, protocol, kind = head
+    netns, family, length, table, protocol, kind, onlink = head
     text = {rtnl.RTA_DST: "", rtnl.RTA_GATEWAY: "", rtnl.RTA_PREFSRC: ""}
     dev, metric, mtu, advmss = "", 0, 0, 0
     for attribute, begin, stop in attrs(data, start + 12, end):
@@ -215,7 +253,7 @@ def _route(
     nowhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
     return Route(
         netns, f"{text[rtnl.RTA_DST] or nowhere}/{length}", text[rtnl.RTA_GATEWAY], dev, text[rtnl.RTA_PREFSRC],
-        _TYPES[kind], metric, mtu, table, protocol, advmss,
+        _TYPES[kind], metric, mtu, table, protocol, advmss, onlink=onlink,
     )  # fmt: skip
 
 

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
-__all__ = ["NOT_EXECUTABLE", "NOT_FOUND", "default_signals", "isolate", "replace_by", "run_in"]
+__all__ = [
+    "ETC_HOSTS",
+    "NOT_EXECUTABLE",
+    "NOT_FOUND",
+    "default_signals",
+    "isolate",
+    "keep_apart",
+    "replace_by",
+    "run_in",
+]
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells answer (POSIX.1-2017, 2.8.2)
 
@@ -157,6 +166,22 @@ def isolate(netns: str, *, hostname: str = "", processes: bool = False, hosts: s
         if error := _mount("proc", "/proc", "proc", flags):
             complaints.append(f"/proc shows the machine's processes: {error}")
     return complaints
+
+
+def keep_apart(folders: Mapping[str, str]) -> None:
+    """Give this process a mount namespace in which each of these folders is another one, its value; for good.
+
+    Its ``/sys`` shows the network namespace that it is in. A folder that is not there is made, and stays. Raises
+    ``KernelError`` where the kernel refuses.
+    """
+    _leave_mounts()
+    _mount("sysfs", "/sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    for shown, kept in folders.items():
+        os.makedirs(kept, mode=0o700, exist_ok=True)
+        os.makedirs(shown, mode=0o755, exist_ok=True)
+        if error := _mount(kept, shown, "", _MS_BIND):
+            msg = f"cannot bind {kept} over {shown}: {error}"
+            raise KernelError(msg)
 
 
 def _name_only(hosts: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from podnet.errors import KernelError
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -22,10 +23,13 @@ from podnet.kernel.objects import (
     Neighbours,
     Netns,
     NftTable,
+    Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
     replace,
 )
@@ -87,6 +91,7 @@ class FakeKernel:
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces; see ``podnet.kernel.interface.Kernel``.
 
@@ -94,7 +99,7 @@ class FakeKernel:
         """
         shown = set(names)
         with_tables = {table.netns for table in tables}
-        with_neighbours = set(neighbours)
+        with_neighbours, with_qdiscs = set(neighbours), set(qdiscs)
         found: State = {}
         for key, each in self.state.items():
             match each:
@@ -104,6 +109,8 @@ class FakeKernel:
                     if each.netns in with_tables and (each.name == "podnet" or each.name.startswith("podnet-")):
                         found[key] = each
                 case Neighbours() if each.netns not in with_neighbours:
+                    continue
+                case Qdisc() if each.netns not in with_qdiscs:
                     continue
                 case _ if each.netns in shown:
                     found[key] = each
@@ -137,7 +144,7 @@ class FakeKernel:
 
     def _apply_one(self, op: Op) -> None:
         target = op.object
-        if not (isinstance(target, Netns) or (isinstance(target, Process) and op.verb == "delete")):
+        if not (isinstance(target, Netns) or (isinstance(target, Process | Attached) and op.verb == "delete")):
             self._require_netns(op, target.netns)
         if op.verb == "delete":
             self._delete(op)
@@ -145,9 +152,9 @@ class FakeKernel:
         match target:
             case Netns():
                 self._add_netns(op, target)
-            case Bridge() | Veth() if op.verb == "add":
+            case Bridge() | Veth() | Tunnel() if op.verb == "add":
                 self._add_links(op, target)
-            case Loopback() | Bridge() | Veth():
+            case Loopback() | Bridge() | Veth() | Tunnel():
                 self._set_link(op, target)
             case Address():
                 self._add_address(op, target)
@@ -158,13 +165,19 @@ class FakeKernel:
             case _:
                 self._put(op, target)
 
-    def _put(self, op: Op, target: Neighbours | Sysctl | NftTable) -> None:
-        """What is written over whatever is there; only a table must be new to be added."""
-        if isinstance(target, Neighbours):
+    def _put(self, op: Op, target: Neighbours | Peer | Sysctl | Qdisc | NftTable | Attached) -> None:
+        """What is written over whatever is there; only a table, discipline or attachment must be new to be added."""
+        if isinstance(target, Qdisc):
             self._require_link(op, target.netns, target.dev)
+            if target.key in self.state:
+                _refuse(op, errno.EEXIST)
+        if isinstance(target, Neighbours | Peer):
+            link = self._require_link(op, target.netns, target.dev)
+            if isinstance(target, Peer) and link.kind != target.type:
+                _refuse(op, errno.EOPNOTSUPP)
         if isinstance(target, Sysctl) and not self._sysctl_exists(target.netns, target.name):
             _refuse(op, errno.ENOENT)
-        if isinstance(target, NftTable) and op.verb == "add" and target.key in self.state:
+        if isinstance(target, NftTable | Attached) and op.verb == "add" and target.key in self.state:
             _refuse(op, errno.EEXIST)
         self.state[target.key] = target
 
@@ -186,7 +199,7 @@ class FakeKernel:
                 self.idle.append(op)  # another route to the same prefix
             case Netns():
                 self._drop_netns(found)
-            case Bridge() | Veth():
+            case Bridge() | Veth() | Tunnel():
                 self._drop_link(found)
             case Address():
                 self._drop_address(found)
@@ -207,14 +220,14 @@ class FakeKernel:
 
     def _drop_netns(self, netns: Netns) -> None:
         """All goes, with the far ends of its veths, but not its processes: they only lose the name."""
-        for link in [each for each in self.state.values() if isinstance(each, Bridge | Veth)]:
+        for link in [each for each in self.state.values() if isinstance(each, Bridge | Veth | Tunnel)]:
             if link.netns == netns.name and link.key in self.state:
                 self._drop_link(link)
-        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process))
+        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process | Attached))
         del self._made[netns.name]
 
-    def _add_links(self, op: Op, link: Bridge | Veth) -> None:
-        ends: list[Bridge | Veth] = [link]
+    def _add_links(self, op: Op, link: Bridge | Veth | Tunnel) -> None:
+        ends: list[Bridge | Veth | Tunnel] = [link]
         if isinstance(link, Veth):
             if op.peer is None or op.peer.key == link.key:
                 _refuse(op, errno.EEXIST, "a veth needs another end")
@@ -227,14 +240,27 @@ class FakeKernel:
                 _refuse(op, errno.EEXIST)
             if isinstance(end, Veth) and end.master:
                 self._require_free_port(op, end)
+            if isinstance(end, Tunnel) and end.type in {"vxlan", "ipip"}:
+                self._require_another(op, end)
         for end in ends:
             self.state[end.key] = replace(end, up=False)
 
-    def _set_link(self, op: Op, wanted: Loopback | Bridge | Veth) -> None:
+    def _require_another(self, op: Op, tunnel: Tunnel) -> None:
+        """Two tunnels of one namespace must be told apart by what comes in."""
+        tells = {"vxlan": ("id", "port"), "ipip": ("local",)}[tunnel.type]
+        for each in self.state.values():
+            if not isinstance(each, Tunnel) or (each.netns, each.type) != (tunnel.netns, tunnel.type):
+                continue
+            if all(each.option(name) == tunnel.option(name) for name in tells):
+                _refuse(op, errno.EEXIST)
+
+    def _set_link(self, op: Op, wanted: Loopback | Bridge | Veth | Tunnel) -> None:
         if op.verb == "add":
             _refuse(op, errno.EEXIST)
         was = self._require_link(op, wanted.netns, wanted.name)
-        if type(was) is not type(wanted) or {"peer", "peer_netns"} & set(op.fields):
+        if was.kind != wanted.kind or {"peer", "peer_netns", "type"} & set(op.fields):
+            _refuse(op, errno.EOPNOTSUPP)
+        if "options" in op.fields and wanted.kind != "wireguard":
             _refuse(op, errno.EOPNOTSUPP)
         new = replace(was, **{name: getattr(wanted, name) for name in op.fields})
         if isinstance(new, Veth) and isinstance(was, Veth) and isinstance(wanted, Veth):
@@ -245,10 +271,10 @@ class FakeKernel:
         self.state[new.key] = new
         netns, dev = new.netns, new.name
         if was.up and not new.up:
-            self._drop(lambda each: _on(each, netns, dev) and (not isinstance(each, Address) or _is_ipv6(each)))
+            self._drop(lambda each: _on(each, netns, dev) and _goes_down(each))
             if isinstance(new, Loopback):  # IPv6 hangs blackholes on lo
                 self._drop(lambda each: isinstance(each, Route) and each.netns == netns and _rejects_ipv6(each))
-        if isinstance(new, Bridge | Veth) and isinstance(was, Bridge | Veth):
+        if isinstance(new, Bridge | Veth | Tunnel) and isinstance(was, Bridge | Veth | Tunnel):
             if new.mac != was.mac:  # neigh_changeaddr() spares no permanent entry
                 self._drop(lambda each: isinstance(each, Neighbours) and _on(each, netns, dev))
             if new.mtu < _IPV6_MTU <= was.mtu:
@@ -256,7 +282,7 @@ class FakeKernel:
                 if isinstance(new, Veth):  # what IPv6 was told about the link goes with it
                     self.state[new.key] = replace(new, addrgen=True)
 
-    def _drop_link(self, link: Bridge | Veth) -> None:
+    def _drop_link(self, link: Bridge | Veth | Tunnel) -> None:
         ends: list[KernelObject] = [link]
         if isinstance(link, Veth) and link.peer_key in self.state:
             ends.append(self.state[link.peer_key])
@@ -315,7 +341,10 @@ class FakeKernel:
             _refuse(op, errno.EINVAL, "Invalid prefsrc address")
         if route.type == "unicast" and route.via:
             devs = [dev] if dev is not None else [self.state[key] for key in self.state if key[0] == "link"]
-            reached = [each for each in devs if each.netns == route.netns and self._on_link(each, route.via)]
+            on_link = route.onlink and route.dev
+            reached = [
+                each for each in devs if each.netns == route.netns and (on_link or self._on_link(each, route.via))
+            ]
             if not reached:
                 # IPv4 and IPv6 refuse a gateway that is not on the link in different words.
                 number = errno.EHOSTUNREACH if _is_ipv6(route) else errno.ENETUNREACH
@@ -344,9 +373,9 @@ class FakeKernel:
         if name not in self._made:
             _refuse(op, errno.ENOENT, f"no namespace {name}")
 
-    def _require_link(self, op: Op, netns: str, name: str) -> Loopback | Bridge | Veth:
+    def _require_link(self, op: Op, netns: str, name: str) -> Loopback | Bridge | Veth | Tunnel:
         found = self.state.get(("link", netns, name))
-        if not isinstance(found, Loopback | Bridge | Veth):
+        if not isinstance(found, Loopback | Bridge | Veth | Tunnel):
             _refuse(op, errno.ENODEV, f"no link {name} in {netns or 'the machine'}")
         return found
 
@@ -386,8 +415,13 @@ def _device_of(sysctl: str) -> str:
 
 
 def _on(each: KernelObject, netns: str, dev: str) -> bool:
-    """Whether an address, route or neighbour is on a link."""
-    return isinstance(each, Address | Route | Neighbours) and (each.netns, each.dev) == (netns, dev)
+    """Whether an address, route, neighbour, peer or discipline is on a link."""
+    return isinstance(each, Address | Route | Neighbours | Peer | Qdisc) and (each.netns, each.dev) == (netns, dev)
+
+
+def _goes_down(each: KernelObject) -> bool:
+    """Whether it goes when its link is set down: routes, neighbours, IPv6 addresses."""
+    return isinstance(each, Route | Neighbours) or (isinstance(each, Address) and _is_ipv6(each))
 
 
 def _of(each: KernelObject, netns: str, dev: str) -> bool:
@@ -398,6 +432,8 @@ def _of(each: KernelObject, netns: str, dev: str) -> bool:
 def _is_ipv6(each: KernelObject) -> bool:
     if isinstance(each, Neighbours):
         return each.version == 6
+    if isinstance(each, Peer | Qdisc):
+        return False  # what it is sent over is no business of the link
     text = each.dst if isinstance(each, Route) else getattr(each, "address", "")
     return ":" in text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from podnet.kernel.objects import NftTable, State
+from podnet.kernel.objects import Attached, NftTable, State
 from podnet.kernel.schedule import Op
 
-__all__ = ["Kernel"]
+__all__ = ["Attacher", "Kernel"]
 
 
 class Kernel(Protocol):
@@ -24,13 +24,16 @@ class Kernel(Protocol):
         sysctls: Iterable[tuple[str, str]] = (),
         tables: Iterable[NftTable] = (),
         neighbours: Iterable[str] = (),
+        qdiscs: Iterable[str] = (),
     ) -> State:
         """What is in these namespaces now; names that do not exist are left out.
 
-        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides; ``tables``
+        ``""`` is the machine's own namespace. ``sysctls`` are (netns, name) pairs to read besides, those of the
+        machine also where ``""`` is not among the names; ``tables``
         are the tables that are wanted, and their namespaces are searched for podnet's tables; ``neighbours`` are
         the namespaces to be searched for podnet's permanent neighbours, which takes the kernel a walk through
-        the neighbours of all namespaces each. Routes and addresses that the kernel made are not reported.
+        the neighbours of all namespaces each; ``qdiscs`` are those to be searched for impairments. Routes and
+        addresses that the kernel made are not reported.
         """
         ...
 
@@ -40,4 +43,20 @@ class Kernel(Protocol):
         Raises ``KernelError`` naming the first one that was refused. Those before it are done; those after
         it that went out in the same batch may be done too.
         """
+        ...
+
+
+class Attacher(Protocol):
+    """What has pods attached by CNI plugins, and knows what they attached."""
+
+    def observe(self) -> list[Attached]:
+        """All attachments that were made or begun, each with what its plugins say of it now."""
+        ...
+
+    def add(self, wanted: Attached) -> None:
+        """Attach a pod. Raises ``KernelError`` with the plugin's words; what it made until then is removed."""
+        ...
+
+    def delete(self, found: Attached) -> None:
+        """Detach a pod. Raises ``KernelError`` with the plugin's words."""
         ...

@@ -184,6 +184,19 @@ class NetlinkSocket:
                 if sequence == self._sequence:
                     return None if got == NLMSG_ERROR else (data, offset, limit)
 
+    def ask(self, kind: int, payload: bytes) -> tuple[int, tuple[bytes, int, int] | None]:
+        """One request's errno (0: none) and its answer as (data, start, end): for what may well be refused."""
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(len(payload) + 16, kind, NLM_F_REQUEST, self._sequence, 0) + payload)
+        while True:
+            data = self._socket.recv(_RECEIVE_BYTES)
+            for got, _, sequence, offset, limit in _messages(data):
+                if sequence != self._sequence:
+                    continue
+                if got == NLMSG_ERROR:
+                    return -int.from_bytes(data[offset : offset + 4], "little", signed=True), None
+                return 0, (data, offset, limit)
+
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """(type, flags, sequence, start of payload, end of payload) of each message in a datagram."""

@@ -124,8 +124,8 @@ def release(done: str) -> None:
             os.rmdir(NETNS_DIR)
 
 
-def create(name: str) -> None:
-    """Make a namespace and give it its name; the caller stays where it is.
+def create(name: str, *, stay: bool = False) -> None:
+    """Make a namespace and give it its name; the caller stays where it is, or with ``stay`` in the new one.
 
     Raises ``KernelError`` with EEXIST where the name is taken. A bare file that a crash left is taken over.
     """
@@ -134,19 +134,21 @@ def create(name: str) -> None:
         msg = f"namespace {name} exists"
         raise KernelError(msg, 17)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    home = -1 if stay else os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(_CLONE_NEWNET), f"cannot make namespace {name}")
         try:
             _check(_libc.mount(_OWN.encode(), path.encode(), b"none", _MS_BIND, None), f"cannot mount namespace {name}")
         finally:
-            _return(home)
+            if not stay:
+                _return(home)
     except BaseException:
         with suppress(OSError):
             os.unlink(path)
         raise
     finally:
-        os.close(home)
+        if not stay:
+            os.close(home)
 
 
 def delete(name: str) -> None:

@@ -16,6 +16,7 @@ from podnet.errors import CapabilityError, KernelError
 from podnet.kernel.netns import entered
 
 __all__ = [
+    "Owned",
     "add",
     "alike",
     "canonical",
@@ -24,12 +25,14 @@ __all__ = [
     "list_ruleset",
     "list_tables",
     "listed",
+    "listing_with_handles",
     "load",
     "replace",
     "run",
 ]
 
-_OUTPUT_STATELESS, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 11  # nftables/libnftables.h
+# nftables/libnftables.h
+_OUTPUT_STATELESS, _OUTPUT_HANDLE, _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 11
 
 _INTERRUPTED = "Interrupted system call"  # EINTR, in nft's words
 _PATIENCE = 10.0  # seconds
@@ -62,20 +65,22 @@ def load() -> bool:
     return _library() is not None
 
 
-def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False) -> str:
-    """Run nft commands in a namespace, as one transaction; return what they print, ``terse`` without elements.
+def run(netns: str, commands: str, *, as_json: bool = False, terse: bool = False, handles: bool = False) -> str:
+    """Run nft commands in a namespace, as one transaction; return what they print.
+
+    ``terse`` is without elements, with ``handles`` rules have theirs behind them.
 
     Raises ``KernelError`` with nft's own message, ``CapabilityError`` where neither library nor tool is there.
     """
     with entered(netns):
-        return _run_here(commands, as_json=as_json, terse=terse)
+        return _run_here(commands, as_json=as_json, terse=terse, handles=handles)
 
 
-def _run_here(commands: str, *, as_json: bool = False, terse: bool = False) -> str:
+def _run_here(commands: str, *, as_json: bool = False, terse: bool = False, handles: bool = False) -> str:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            return _run_once(commands, as_json=as_json, terse=terse)
+            return _run_once(commands, as_json=as_json, terse=terse, handles=handles)
         except KernelError as error:
             # Another transaction came while the kernel listed (one in 180 looks beside eight writers). Some of nft's
             # looks try again by themselves, "get element" does not; nothing was changed.
@@ -83,35 +88,64 @@ def _run_here(commands: str, *, as_json: bool = False, terse: bool = False) -> s
                 raise
 
 
-def _run_once(commands: str, *, as_json: bool, terse: bool) -> str:
+def _run_once(commands: str, *, as_json: bool, terse: bool, handles: bool) -> str:
     library = _library()
     if library is None:
-        return _spawned(commands, as_json=as_json, terse=terse)
-    with _alone:
-        return _through(library, commands, as_json=as_json, terse=terse)
-
-
-def _through(library: ctypes.CDLL, commands: str, *, as_json: bool, terse: bool) -> str:
+        return _spawned(commands, as_json=as_json, terse=terse, handles=handles)
+    wished = {_OUTPUT_JSON: as_json, _OUTPUT_TERSE: terse, _OUTPUT_HANDLE: handles}
+    flags = _OUTPUT_STATELESS | sum(flag for flag, wish in wished.items() if wish)
     # A context holds a netlink socket of the namespace that it is made in: make one per call.
-    context = library.nft_ctx_new(0)
-    try:
-        library.nft_ctx_buffer_output(context)
-        library.nft_ctx_buffer_error(context)
-        flags = _OUTPUT_STATELESS | (_OUTPUT_JSON if as_json else 0) | (_OUTPUT_TERSE if terse else 0)
-        library.nft_ctx_output_set_flags(context, flags)
-        failed = library.nft_run_cmd_from_buffer(context, commands.encode())
-        output = library.nft_ctx_get_output_buffer(context) or b""
-        if failed:
-            raise KernelError((library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip())
-        return bytes(output).decode()
-    finally:
-        library.nft_ctx_free(context)
+    with _alone:
+        context = library.nft_ctx_new(0)
+        try:
+            return _through(library, context, commands, flags)
+        finally:
+            library.nft_ctx_free(context)
 
 
-def _spawned(commands: str, *, as_json: bool, terse: bool) -> str:
+def _through(library: ctypes.CDLL, context: int, commands: str, flags: int) -> str:
+    library.nft_ctx_buffer_output(context)
+    library.nft_ctx_buffer_error(context)
+    library.nft_ctx_output_set_flags(context, flags)
+    failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+    output = library.nft_ctx_get_output_buffer(context) or b""
+    if failed:
+        raise KernelError((library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip())
+    return bytes(output).decode()
+
+
+class Owned:
+    """Tables that live as long as this object and this process: the kernel deletes them with their owner's socket.
+
+    The tables must have ``flags owner``. Raises ``KernelError`` where the kernel (before 5.12) does not know that, or
+    there is no libnftables.
+    """
+
+    def __init__(self, netns: str, commands: str) -> None:
+        library = _library()
+        if library is None:
+            msg = "libnftables.so.1 is not here: a table can have no owner"
+            raise KernelError(msg)
+        self._library = library
+        with entered(netns), _alone:
+            self._context = library.nft_ctx_new(0)
+            try:
+                _through(library, self._context, commands, _OUTPUT_STATELESS)
+            except BaseException:
+                library.nft_ctx_free(self._context)
+                raise
+
+    def close(self) -> None:
+        """Let the kernel delete the tables; once."""
+        with _alone:
+            self._library.nft_ctx_free(self._context)
+
+
+def _spawned(commands: str, *, as_json: bool, terse: bool, handles: bool) -> str:
     import subprocess
 
-    options = ["-s", *(["-j"] if as_json else []), *(["-t"] if terse else [])]
+    wished = {"-j": as_json, "-t": terse, "-a": handles}
+    options = ["-s", *(option for option, wish in wished.items() if wish)]
     try:
         done = subprocess.run(["nft", *options, "-f", "-"], input=commands, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -131,6 +165,11 @@ def list_tables(netns: str) -> list[tuple[str, str]]:
 def list_ruleset(netns: str, family: str, name: str) -> str:
     """The text between the braces of one table, without counters and handles, lines stripped."""
     return _body(run(netns, f"list table {family} {name}"))
+
+
+def listing_with_handles(netns: str, family: str, name: str) -> str:
+    """One table as nft lists it, each rule with ``# handle N`` behind it."""
+    return run(netns, f"list table {family} {name}", handles=True)
 
 
 def _body(listing: str) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "MAIN_TABLE",
     "PROTOCOL",
     "Address",
+    "Attached",
     "Bridge",
     "Key",
     "KernelObject",
@@ -25,10 +26,13 @@ __all__ = [
     "Neighbours",
     "Netns",
     "NftTable",
+    "Peer",
     "Process",
+    "Qdisc",
     "Route",
     "State",
     "Sysctl",
+    "Tunnel",
     "Veth",
     "owned",
     "replace",
@@ -145,6 +149,68 @@ class Veth(NamedTuple):
         return f"veth {self.name}{label} in {self.netns or 'the machine'}"
 
 
+class Tunnel(NamedTuple):
+    """A link that carries packets inside others; ``type`` is ``vxlan``, ``wireguard`` or ``ipip``.
+
+    ``options`` are what makes it that one, as text, sorted by name: ``id``, ``local`` and ``port`` for vxlan,
+    ``local`` for ipip, ``port`` and ``public`` (its key, base64) for wireguard. Where packets for one far end are sent
+    says a ``Peer``. Only vxlan has a MAC.
+    """
+
+    netns: str
+    name: str
+    type: str
+    options: tuple[tuple[str, str], ...]
+    mac: str = ""
+    mtu: int = 1500
+    up: bool = True
+    addrgen: bool = False
+    group: int = 0
+    altname: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.type
+
+    @property
+    def key(self) -> Key:
+        return ("link", self.netns, self.name)
+
+    def option(self, name: str) -> str:
+        """One of the options; empty where it has none of that name."""
+        return dict(self.options).get(name, "")
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.name} in {self.netns or 'the machine'}"
+
+
+class Peer(NamedTuple):
+    """The far end of a tunnel.
+
+    For vxlan the entry of its forwarding table that sends frames for the MAC ``id`` to the address ``endpoint``; for
+    wireguard the peer whose public key is ``id``, at ``endpoint`` with its port (``198.18.0.3:51820``), which may
+    send from and be sent to the networks ``allowed``, sorted.
+    """
+
+    netns: str
+    dev: str
+    type: str
+    id: str
+    endpoint: str
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "peer"
+
+    @property
+    def key(self) -> Key:
+        return ("peer", self.netns, self.dev, self.id)
+
+    def __str__(self) -> str:
+        return f"{self.type} peer {self.endpoint} of {self.dev} in {self.netns or 'the machine'}"
+
+
 class Address(NamedTuple):
     """An address on an interface, with its prefix length."""
 
@@ -168,6 +234,7 @@ class Address(NamedTuple):
 class Route(NamedTuple):
     """A route. ``via`` or ``dev`` may be empty; ``metric`` 0 is the kernel's default (1024 for IPv6).
 
+    ``onlink`` takes ``via`` to be on the link though no network of the link holds it.
     ``scope`` is a number of rtnetlink.h, -1 what the kernel's tools take: link without ``via``, else universe.
     IPv6 has no scopes.
     """
@@ -184,6 +251,7 @@ class Route(NamedTuple):
     protocol: int = PROTOCOL
     advmss: int = 0
     scope: int = -1
+    onlink: bool = False
 
     @property
     def kind(self) -> str:
@@ -243,6 +311,29 @@ class Sysctl(NamedTuple):
         return f"sysctl {self.name.replace('/', '.')}={self.value} in {self.netns or 'the machine'}"
 
 
+class Qdisc(NamedTuple):
+    """What impairs the packets that a link sends: netem, or a token bucket (``tbf``).
+
+    ``settings`` are numbers in the kernel's units; ``podnet.kernel.impairment`` says which, and in which order.
+    """
+
+    netns: str
+    dev: str
+    type: str
+    settings: tuple[tuple[str, int], ...]
+
+    @property
+    def kind(self) -> str:
+        return "qdisc"
+
+    @property
+    def key(self) -> Key:
+        return ("qdisc", self.netns, self.dev)
+
+    def __str__(self) -> str:
+        return f"{self.type} on {self.dev} in {self.netns or 'the machine'}"
+
+
 class NftTable(NamedTuple):
     """One nftables table with all that is in it; it is replaced as a whole, in one transaction.
 
@@ -286,8 +377,51 @@ class Process(NamedTuple):
         return f"container {self.name} in {self.netns or 'the machine'}"
 
 
-Link = Loopback | Bridge | Veth
-KernelObject = Netns | Loopback | Bridge | Veth | Address | Route | Neighbours | Sysctl | NftTable | Process
+class Attached(NamedTuple):
+    """A pod's interface that the CNI plugins of a network make, with all that belongs to it.
+
+    ``node`` is the namespace that the plugins run in, ``config`` the network's configuration list as JSON, ``path``
+    the folders of the plugins, with colons between. ``state`` is empty where all is as the plugins made it, else what
+    is wrong.
+    """
+
+    netns: str
+    ifname: str
+    node: str
+    network: str
+    config: str
+    path: str
+    state: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "attachment"
+
+    @property
+    def key(self) -> Key:
+        return ("attachment", self.netns, self.ifname)
+
+    def __str__(self) -> str:
+        return f"attachment of {self.ifname} in {self.netns} to CNI network {self.network}"
+
+
+Link = Loopback | Bridge | Veth | Tunnel
+KernelObject = (
+    Netns
+    | Loopback
+    | Bridge
+    | Veth
+    | Tunnel
+    | Peer
+    | Address
+    | Route
+    | Neighbours
+    | Sysctl
+    | Qdisc
+    | NftTable
+    | Process
+    | Attached
+)
 State = dict[Key, KernelObject]
 
 
@@ -306,15 +440,15 @@ def owned(found: KernelObject, group: int) -> bool:
     name. Namespaces and processes are known by the lab's record, sysctls are never ours to delete.
     """
     match found:
-        case Bridge() | Veth():
+        case Bridge() | Veth() | Tunnel():
             return found.group == group
         case Address() | Route():
             return found.protocol == PROTOCOL
-        case Neighbours():
-            return True  # only those with podnet's protocol are ever reported
+        case Neighbours() | Peer() | Qdisc():
+            return True  # only those with podnet's protocol or handle, or of podnet's links, are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
-        case Netns() | Process():
+        case Netns() | Process() | Attached():
             return True
         case _:
             return False

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOSTS", "LOCK", "SOCKET", "ProcessStatus", "Supervisor", "holder"]
 
-# What is in a run directory; the hosts file is its owner's to write, and may be missing.
+# What is in a run directory; the hosts file is its owner's to write, at any time.
 LOCK, SOCKET, HOSTS = "supervisor.lock", "supervisor.sock", "hosts"
 
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock of 64-bit Linux: type, whence, start, len, pid

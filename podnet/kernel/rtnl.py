@@ -17,7 +17,7 @@ from podnet.kernel.objects import PROTOCOL, replace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from podnet.kernel.objects import Address, Bridge, Route, Veth
+    from podnet.kernel.objects import Address, Bridge, Route, Tunnel, Veth
 
 __all__ = [
     "add_address",
@@ -25,6 +25,7 @@ __all__ = [
     "add_bridge",
     "add_neighbours",
     "add_route",
+    "add_tunnel",
     "add_veth",
     "delete_address",
     "delete_altname",
@@ -50,6 +51,7 @@ _CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_AF_SPEC, IFLA_GROUP, _IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 26, 27, 28, 29, 37
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 BRPORT_MODE = 4
@@ -60,6 +62,7 @@ IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 _IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
+RTNH_F_ONLINK = 4
 NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
 NUD_PERMANENT = 0x80
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
@@ -71,6 +74,10 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _U32 = struct.Struct("=I")
 _ADDR_GEN_EUI64, _ADDR_GEN_NONE = b"\0", b"\1"
+
+# Without a number the kernel makes a queue for each processor, with its files in sysfs, and takes all but one away
+# again (veth_init_queues in drivers/net/veth.c), for which it waits for RCU: two waits a pair.
+_ONE_QUEUE = attr(_IFLA_NUM_TX_QUEUES, _U32.pack(1)) + attr(_IFLA_NUM_RX_QUEUES, _U32.pack(1))
 
 
 def split(prefix: str) -> tuple[int, bytes, int]:
@@ -97,13 +104,14 @@ def _ifinfo(flags: int = 0, change: int = 0, index: int = 0, family: int = 0) ->
     return _IFINFO.pack(family, 0, index, flags, change)
 
 
-def _identity(link: Bridge | Veth) -> bytes:
-    data = _name(link.name) + attr(IFLA_ADDRESS, _mac(link.mac)) + attr(IFLA_MTU, _U32.pack(link.mtu))
+def _identity(link: Bridge | Veth | Tunnel) -> bytes:
+    mac = attr(IFLA_ADDRESS, _mac(link.mac)) if link.mac else b""
+    data = _name(link.name) + mac + attr(IFLA_MTU, _U32.pack(link.mtu))
     return data + attr(IFLA_GROUP, _U32.pack(link.group))
 
 
-def add_bridge(bridge: Bridge) -> Message:
-    """Make a bridge, down, without spanning tree. Its MTU must be set afterwards.
+def add_bridge(bridge: Bridge, index: int = 0) -> Message:
+    """Make a bridge, down, without spanning tree. Its MTU must be set afterwards; index 0 leaves it to the kernel.
 
     A bridge follows the smallest MTU of its ports until somebody sets its own to another value; so it is made
     with one that is not the wanted one (net/bridge/br_device.c, br_change_mtu).
@@ -112,20 +120,30 @@ def add_bridge(bridge: Bridge) -> Message:
     data = nested(INFO_DATA, attr(_BR_STP_STATE, _U32.pack(0)), attr(_BR_FORWARD_DELAY, _U32.pack(0)))
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"bridge"), data)
     other = replace(bridge, mtu=bridge.mtu ^ 1)
-    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo() + _identity(other) + info
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo(index=index) + _identity(other) + info
 
 
-def add_veth(near: Veth, far: Veth, far_netns: int, master: int) -> Message:
+def add_veth(near: Veth, far: Veth, far_netns: int, master: int, indexes: tuple[int, int] = (0, 0)) -> Message:
     """Make a pair, both ends down, the far end directly in the namespace of the file ``far_netns``.
 
+    ``indexes`` are those of the near and the far end; 0 leaves it to the kernel.
     Both ends stay down: an end that is created up in the same message as its peer fails with ENOTCONN.
     """
-    peer = nested(_VETH_INFO_PEER, _ifinfo(), _identity(far), attr(_IFLA_NET_NS_FD, _U32.pack(far_netns)))
+    there = attr(_IFLA_NET_NS_FD, _U32.pack(far_netns))
+    peer = nested(_VETH_INFO_PEER, _ifinfo(index=indexes[1]), _identity(far), _ONE_QUEUE, there)
     info = nested(IFLA_LINKINFO, attr(INFO_KIND, b"veth"), nested(INFO_DATA, peer))
-    data = _ifinfo() + _identity(near) + info
+    data = _ifinfo(index=indexes[0]) + _identity(near) + _ONE_QUEUE + info
     if master:
         data += attr(IFLA_MASTER, _U32.pack(master))
     return RTM_NEWLINK, _CREATE | _EXCL, data
+
+
+def add_tunnel(tunnel: Tunnel, index: int = 0) -> Message:
+    """Make a tunnel, down; ``podnet.kernel.tunnel`` knows the types. Index 0 leaves it to the kernel."""
+    from podnet.kernel.tunnel import data_of
+
+    info = nested(IFLA_LINKINFO, attr(INFO_KIND, tunnel.type.encode()), data_of(tunnel))
+    return RTM_NEWLINK, _CREATE | _EXCL, _ifinfo(index=index) + _identity(tunnel) + info
 
 
 def add_altname(name: str, altname: str) -> Message:
@@ -140,6 +158,7 @@ def delete_altname(name: str, altname: str) -> Message:
     return _RTM_DELLINKPROP, 0, data
 
 
+@lru_cache(maxsize=64)  # what is done inside a pod is mostly the same as in the one before
 def set_link(
     name: str,
     *,
@@ -210,7 +229,8 @@ def _route(route: Route, index: int) -> bytes:
     scope = usual_scope(family, kind=ROUTE_TYPES[route.type], via=bool(route.via)) if route.scope < 0 else route.scope
     table = route.table if route.table < 256 else 0
     kind = ROUTE_TYPES[route.type]
-    data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, 0)
+    flags = RTNH_F_ONLINK if route.onlink else 0
+    data = _RTMSG.pack(family, length, 0, 0, table, route.protocol, scope, kind, flags)
     data += attr(RTA_TABLE, _U32.pack(route.table))
     if length:
         data += attr(RTA_DST, packed)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from podnet.kernel.diff import Change
 from podnet.kernel.objects import (
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -21,6 +22,7 @@ from podnet.kernel.objects import (
     Process,
     Route,
     Sysctl,
+    Tunnel,
     Veth,
     replace,
 )
@@ -44,11 +46,16 @@ class Op(NamedTuple):
         return f"{self.verb} {self.object}"
 
 
-_DELETE_ORDER = ("process", "nft", "neighbours", "route", "address", "veth", "bridge", "netns")
+_TUNNELS = ("vxlan", "wireguard", "ipip")
+_DELETE_ORDER = ("process", "attachment", "nft", "neighbours", "route", "address", "peer", "qdisc", *_TUNNELS, "veth",
+                 "bridge", "netns")  # fmt: skip
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
-_INSIDE_ORDER = {"sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, "address": 4, "neighbours": 5, "route": 6}
+_INSIDE_ORDER = {
+    "sysctl": 0, "loopback": 1, "veth": 2, "bridge": 3, **dict.fromkeys(_TUNNELS, 3), "qdisc": 4, "address": 4,
+    "peer": 5, "neighbours": 5, "route": 6,
+}  # fmt: skip
 _VIA_ORDER = 7  # a gateway may be reached by another route
 
 
@@ -61,6 +68,7 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
     links: list[Op] = []
     inside: dict[str, list[tuple[int, Op]]] = {}
     late: list[Op] = []
+    attachments: list[Op] = []  # a container finds its pod's interface when it starts
     paired: set[Key] = set()
     for change in changes:
         new = change.new
@@ -76,25 +84,28 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
                 # lo is there, and down, as soon as its namespace is.
                 if not fresh or new.up:
                     _put(inside, Op("set", new, ("up",)))
-            case Bridge() | Veth() if fresh:
+            case Bridge() | Veth() | Tunnel() if fresh:
                 if new.key not in paired:
                     op = _link(new, made)
                     links.append(op)
                     paired.update({op.object.key, op.peer.key} if op.peer else {new.key})
                 if new.up:
                     _put(inside, Op("set", new, ("up",)))
-            case Bridge() | Veth():
+            case Bridge() | Veth() | Tunnel():
                 _put(inside, Op("set", new, change.fields))
             case Process():
                 late.append(Op("add", new))
+            case Attached():
+                attachments.append(Op("add", new))
             case _ if new.kind == "nft":
                 late.insert(0, Op("add" if fresh else "set", new, change.fields))
             case Sysctl():
                 _put(inside, Op("set", new, ("value",)))
             case _:
                 _put(inside, Op("add" if fresh else "set", new, change.fields))
-    links.sort(key=lambda op: (op.object.kind != "bridge", op.object.netns))  # one send per namespace
-    return ops + early + links + _flattened(inside) + late
+    place = {netns: number for number, netns in enumerate(dict.fromkeys(op.object.netns for op in links))}
+    links.sort(key=lambda op: (op.object.kind != "bridge", place[op.object.netns]))  # one send per namespace
+    return ops + early + links + _flattened(inside) + attachments + late
 
 
 def _deletions(changes: list[Change]) -> list[Op]:

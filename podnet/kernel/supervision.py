@@ -14,10 +14,12 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podnet.errors import KernelError
 from podnet.kernel.container import Container, Processes, become, owners
+from podnet.kernel.execute import ETC_HOSTS
 from podnet.kernel.log import Log, log_file
 from podnet.kernel.process import HOSTS, SOCKET
 
@@ -252,16 +254,30 @@ class Supervision:
 
     def _fork(self, one: Container) -> None:
         log = Log(log_file(self._directory, one.name))
+        hosts = self._hosts()
         out, into = os.pipe2(os.O_CLOEXEC)
         told, tell = os.pipe2(os.O_CLOEXEC)
         one.started = time.time()
         one.pid = os.fork()
         if one.pid == 0:
-            become(one, into, tell, self._files, f"{self._directory}/{HOSTS}")
+            become(one, into, tell, self._files, hosts)
         os.close(into)
         os.close(tell)
         self._watch(out, lambda: self._logged(one, out, log))
         self._watch(told, lambda: self._told(one, told))
+
+    def _hosts(self) -> str:
+        """The file that names the lab; where nobody has written it yet, the machine's names until somebody does.
+
+        It must be there before a container: what is bound over its ``/etc/hosts`` is this file, not its path.
+        """
+        path = f"{self._directory}/{HOSTS}"
+        with suppress(FileExistsError):
+            new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            with open(new, "wb") as file, suppress(FileNotFoundError):
+                os.fchmod(new, 0o644)  # the umask keeps the other files to root
+                file.write(Path(ETC_HOSTS).read_bytes())
+        return path
 
     def _logged(self, one: Container, out: int, log: Log) -> None:
         data = os.read(out, _CHUNK)

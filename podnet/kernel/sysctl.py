@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from podnet.kernel.objects import Sysctl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["defaults", "read", "write"]
+__all__ = ["defaults", "read", "writable", "write"]
 
 
 def read(wanted: Iterable[tuple[str, str]]) -> list[Sysctl]:
@@ -40,6 +41,11 @@ def defaults(names: Iterable[str]) -> dict[str, str]:
             for each in read([("", "/".join(parts))]):
                 found[name] = each.value
     return found
+
+
+def writable(name: str) -> bool:
+    """Whether a sysctl of the thread's own namespace is there and can be set: containers have them read-only."""
+    return os.access(f"/proc/sys/{name}", os.W_OK)
 
 
 def write(sysctl: Sysctl) -> None:

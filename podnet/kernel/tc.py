@@ -138,12 +138,12 @@ def _rate(rate: int) -> bytes:
     return _RATE.pack(0, 0, 0, 0, 0, min(rate, _MAX32))
 
 
-def add_bucket(index: int, bucket: Bucket) -> Message:
+def add_bucket(index: int, bucket: Bucket, handle: int = _ROOT) -> Message:
     """Let all that a device sends go through a token bucket."""
     parms = _TBF.pack(_rate(bucket.rate), bytes(12), bucket.limit, bucket.buffer, 0)
     wide = attr(_TCA_TBF_RATE64, _U64.pack(bucket.rate)) if bucket.rate > _MAX32 else b""
     options = nested(_TCA_OPTIONS, attr(_TCA_TBF_PARMS, parms), wide)
-    return _RTM_NEWQDISC, _CREATE | _EXCL, _message(index, _ROOT, _TC_H_ROOT, "tbf", options)
+    return _RTM_NEWQDISC, _CREATE | _EXCL, _message(index, handle, _TC_H_ROOT, "tbf", options)
 
 
 def add_ingress(index: int) -> Message:

@@ -1,13 +1,12 @@
-"""What must hold before the kernel is touched: nothing foreign in the way, and limits that suffice."""
+"""What must hold before the kernel is touched: nothing foreign in the way."""
 
 from __future__ import annotations
 
-import resource
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from podnet.errors import CapabilityError, ConflictError
-from podnet.kernel.objects import Address, Bridge, NftTable, Route, State, Veth, owned
+from podnet.errors import CapabilityError, ConflictError, PodnetError
+from podnet.kernel.objects import Address, Attached, Bridge, NftTable, Route, State, Tunnel, Veth, owned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
     from podnet.kernel.objects import KernelObject
     from podnet.model.topology import Network
 
-__all__ = ["foreign_in_machine", "foreign_namespaces", "raise_open_files"]
-
-_SPARE_FILES = 200
+__all__ = ["foreign_in_machine", "foreign_namespaces", "plugins"]
 
 
 def foreign_namespaces(wanted: Iterable[str], existing: Collection[str], ours: Collection[str]) -> None:
@@ -43,8 +40,9 @@ def foreign_in_machine(wanted: State, found: State, ours: Collection[tuple[str, 
         was = foreign.get(key)
         if was is None or was.netns:
             continue
-        if isinstance(new, Bridge | Veth) and not owned(was, group):
-            problems.append(f"{was} exists and is not this lab's: choose another name (networking.bridge)")
+        if isinstance(new, Bridge | Veth | Tunnel) and not owned(was, group):
+            what = ": choose another name (networking.bridge)" if isinstance(new, Bridge) else ""
+            problems.append(f"{was} exists and is not this lab's{what}")
         elif isinstance(new, Route | Address | NftTable):
             problems.append(f"{was} exists and is not this lab's: delete it if nobody needs it")
     problems += _overlaps(wanted, foreign)
@@ -77,16 +75,27 @@ def _networks(each: KernelObject) -> list[Network]:
     return []
 
 
-def raise_open_files(namespaces: int) -> None:
-    """Lift the soft limit of open files to what one socket per namespace needs.
+def plugins(wanted: State, earlier: State) -> None:
+    """Refuse a lab whose plugins are not there, or whose pods somebody else attached.
 
-    Raises ``CapabilityError`` where the hard limit is lower.
+    Raises ``CapabilityError``, ``ConflictError``.
     """
-    need = namespaces + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= need or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < need:
-        msg = f"this lab needs {need} open files, and the limit is {hard}: raise it with 'ulimit -Hn {need}'"
-        raise CapabilityError(msg)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    from podnet.cni.runtime import invoke
+    from podnet.topology.cninetwork import plugin_types
+
+    now, then = (
+        {each.config: each.path for each in state.values() if isinstance(each, Attached)} for state in (wanted, earlier)
+    )
+    if earlier and bool(now) != bool(then):
+        msg = (
+            "the lab's pods are attached in another way (networking.cni), and what that made on the nodes would stay:"
+            " take the lab down first"
+        )
+        raise ConflictError(msg)
+    for config, path in now.items():
+        for each in plugin_types(config):
+            try:
+                invoke.find(each, tuple(path.split(":")))
+            except PodnetError as error:
+                msg = f"{error} (networking.cniPath says where plugins are)"
+                raise CapabilityError(msg) from error

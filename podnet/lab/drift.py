@@ -5,24 +5,52 @@ Apart from ``converge`` because ``status`` must be quick: no topology, no SQLite
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Neighbours, NftTable, Process, State, Sysctl
+from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, Qdisc, State, Sysctl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from podnet.kernel.interface import Kernel
     from podnet.kernel.process import ProcessStatus
     from podnet.lab.record import Record
 
-__all__ = ["drift", "neighbours_of", "own", "sysctls_of", "tables_of"]
+__all__ = ["by_plugins", "drift", "in_machine", "neighbours_of", "own", "qdiscs_of", "sysctls_of", "tables_of"]
 
 
-def own(found: State, machine_keys: set[tuple[str, ...]]) -> State:
-    """Leave out what other labs and other people have in the machine's own namespace."""
-    return {key: each for key, each in found.items() if each.netns or key in machine_keys}
+# Limits that labs raise together: more than this one asked for is no difference.
+_AT_LEAST = ("/gc_thresh2", "/gc_thresh3")
+
+
+def own(found: State, machine_keys: set[tuple[str, ...]], wanted: State) -> State:
+    """Leave out what other labs and other people have in the machine's own namespace.
+
+    Where CNI plugins attach pods, namespaces hold what is theirs: then only what is ``wanted`` counts. A limit that
+    is higher than ``wanted`` is what is wanted.
+    """
+    if by_plugins(wanted):
+        ours = {key: each for key, each in found.items() if key in wanted or isinstance(each, Attached | Process)}
+    else:
+        ours = {key: each for key, each in found.items() if each.netns or key in machine_keys}
+    for key in machine_keys:
+        new, was = wanted.get(key), ours.get(key)
+        if isinstance(new, Sysctl) and isinstance(was, Sysctl) and new.name.endswith(_AT_LEAST):
+            with suppress(ValueError):
+                ours[key] = new if int(was.value) >= int(new.value) else was
+    return ours
+
+
+def by_plugins(wanted: State) -> bool:
+    """Whether pods are attached by CNI plugins."""
+    return any(isinstance(each, Attached) for each in wanted.values())
+
+
+def in_machine(machine_keys: Iterable[Sequence[str]]) -> bool:
+    """Whether a lab has anything in the machine's own namespace to look for, other than sysctls."""
+    return any(key[0] != "sysctl" for key in machine_keys)
 
 
 def sysctls_of(wanted: State) -> list[tuple[str, str]]:
@@ -35,6 +63,11 @@ def neighbours_of(wanted: State) -> set[str]:
     return {each.netns for each in wanted.values() if isinstance(each, Neighbours)}
 
 
+def qdiscs_of(wanted: State) -> set[str]:
+    """The namespaces in which to look for impairments."""
+    return {each.netns for each in wanted.values() if isinstance(each, Qdisc)}
+
+
 def tables_of(wanted: State) -> list[NftTable]:
     """The nftables tables to observe."""
     return [each for each in wanted.values() if isinstance(each, NftTable)]
@@ -43,13 +76,13 @@ def tables_of(wanted: State) -> list[NftTable]:
 def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()) -> tuple[list[Change], State]:
     """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
     wanted = entry.wanted
-    names = set(entry.namespaces) | ({""} if entry.machine_keys else set())
-    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted))
+    names = set(entry.namespaces) | ({""} if in_machine(entry.machine_keys) else set())
+    found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted), qdiscs_of(wanted))
     keys = {tuple(key) for key in entry.machine_keys}
-    ours = own(found, keys)
+    ours = own(found, keys, wanted)
     changes = diff(wanted, ours, entry.group)
     ended = {each.process.name: each for each in processes if each.state != "running"}
-    return [_with_end(change, ended) for change in changes], ours
+    return [_with_end(change, ended) for change in changes], found
 
 
 def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:

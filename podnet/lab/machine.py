@@ -10,22 +10,21 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podnet.errors import KernelError
-from podnet.ipam.store import boot_id
 from podnet.kernel import netns, sysctl
+from podnet.kernel.boot import boot_id
 from podnet.kernel.objects import Sysctl
 from podnet.lab.record import LABS_DIR, RUN_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["claim", "give_back", "router_advertisements"]
+__all__ = ["claim", "give_back", "neighbour_limits", "router_advertisements"]
 
 _RTF_ADVERTISED = 0x00010000 | 0x00040000  # RTF_DEFAULT | RTF_ADDRCONF, linux/ipv6_route.h
-_FILE = Path(RUN_DIR, "machine.json")
+FILE = f"{RUN_DIR}/machine.json"
 
 
 @contextmanager
@@ -35,19 +34,15 @@ def _registry() -> Iterator[dict[str, Any]]:
     lock = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            value = json.loads(_FILE.read_bytes())
-        except (FileNotFoundError, ValueError):
-            value = {}
-        if value.get("boot") != boot_id():
-            value = {"boot": boot_id(), "labs": [], "netns_dir": "", "sysctls": {}}
+        value = _read()
         yield value
         if value["labs"]:
-            temporary = _FILE.with_suffix(".new")
-            temporary.write_text(json.dumps(value), encoding="utf-8")
-            temporary.replace(_FILE)
+            with open(f"{FILE}.new", "w", encoding="utf-8") as file:
+                file.write(json.dumps(value))
+            os.replace(f"{FILE}.new", FILE)
         else:
-            _FILE.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(FILE)
             for empty in (LABS_DIR, RUN_DIR):
                 with suppress(OSError):
                     os.rmdir(empty)
@@ -55,14 +50,28 @@ def _registry() -> Iterator[dict[str, Any]]:
         os.close(lock)
 
 
-def claim(lab: str, sysctls: Sequence[Sysctl]) -> None:
+def _read() -> dict[str, Any]:
+    """The registry as it is; a new one where there is none of this boot."""
+    try:
+        with open(FILE, "rb") as file:
+            value: dict[str, Any] = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        value = {}
+    if value.get("boot") != boot_id():
+        value = {"boot": boot_id(), "labs": [], "netns_dir": "", "sysctls": {}, "neighbours": {}}
+    return value
+
+
+def claim(lab: str, sysctls: Sequence[Sysctl], neighbours: int) -> None:
     """Note that a lab runs and needs these sysctls of the machine, and what they were before any lab.
 
-    Sysctls that the lab had claimed and no longer wants are put back. Makes ``/run/netns`` a mount point.
+    ``neighbours`` is how many entries of the neighbour table it needs, of one IP version. Sysctls that the lab had
+    claimed and no longer wants are put back. Makes ``/run/netns`` a mount point.
     """
     with _registry() as registry:
         if lab not in registry["labs"]:
             registry["labs"].append(lab)
+        registry.setdefault("neighbours", {})[lab] = neighbours
         wanted = {each.name for each in sysctls}
         _drop(registry, lab, keep=wanted)
         for name in wanted:
@@ -92,10 +101,24 @@ def router_advertisements(lab: str) -> list[Sysctl]:
     return [Sysctl("", name, "2") for name in sorted(keep)]
 
 
+def neighbour_limits(lab: str, versions: Sequence[int]) -> tuple[dict[str, int], int]:
+    """The limits of the neighbour table as they were before any lab, and the entries that other labs need of it.
+
+    Without the limits that cannot be raised from here: only the machine's own namespace has them.
+    """
+    from podnet.lab import neighbours
+
+    now, registry = neighbours.limits(versions), _read()
+    before = {name: int(entry["before"]) for name, entry in registry["sysctls"].items() if name in now}
+    others = sum(need for name, need in registry.get("neighbours", {}).items() if name != lab)
+    return now | before, others
+
+
 def _with_advertised_route() -> set[str]:
     """The devices over which a router's advertisement gave the machine its IPv6 default route."""
     try:
-        lines = Path("/proc/thread-self/net/ipv6_route").read_text(encoding="ascii").splitlines()
+        with open("/proc/thread-self/net/ipv6_route", encoding="ascii") as file:
+            lines = file.readlines()
     except FileNotFoundError:
         return set()
     rows = [line.split() for line in lines]  # ..., flags, device: Documentation/networking/proc_net
@@ -108,6 +131,7 @@ def give_back(lab: str) -> None:
         _drop(registry, lab, keep=set())
         if lab in registry["labs"]:
             registry["labs"].remove(lab)
+        registry.get("neighbours", {}).pop(lab, None)
         if not registry["labs"] and registry["netns_dir"]:
             netns.release(registry["netns_dir"])
 

@@ -1,34 +1,38 @@
-"""The neighbour table is one for all namespaces of the machine: what a lab needs of it, and how it is spared.
+"""The neighbour table is one for all namespaces of the machine: what a lab needs of it, and how it gets that.
 
 Every pair on a segment that talks takes two entries, and the kernel refuses new ones at
 ``net.ipv4.neigh.default.gc_thresh3`` (1,024 unless raised; measured: 400 pods all pairs lost 19 % of their
-packets at 16,384). Permanent entries are not counted, so a lab that could reach the limit gets all of its own
-written.
+packets at 16,384). Where the limit can be raised, in the machine's own namespace, a lab that could come near it raises
+it as long as it lives. Elsewhere it writes its neighbours permanently, which are not counted: that takes 0.2 ms a
+pod at 100 pods a bridge, grows with their square, and makes every look at them walk the table of all namespaces.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from podnet.kernel.objects import KernelObject, Neighbours, State
+from podnet.kernel import sysctl
+from podnet.kernel.objects import KernelObject, Neighbours, State, Sysctl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from podnet.model.lab import Lab, Target
     from podnet.model.placement import Placement
 
-__all__ = ["limit", "need", "with_neighbours"]
+__all__ = ["limits", "need", "with_neighbours"]
 
 _DEFAULT_LIMIT = 1024  # what the kernel takes; a namespace other than the initial one cannot read it
 _FAMILY = {4: "ipv4", 6: "ipv6"}
+# gc_thresh1 stays: below it the kernel collects nothing, above it only what was unused for a minute. Between
+# gc_thresh2 and gc_thresh3 it collects in haste whatever was not used for five seconds.
+_RAISED = ("gc_thresh2", "gc_thresh3")
 
 
-def limit(version: int) -> int:
-    """``gc_thresh3`` of one IP version, in entries; the kernel's default where it cannot be read."""
-    try:
-        return int(Path(f"/proc/sys/net/{_FAMILY[version]}/neigh/default/gc_thresh3").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return _DEFAULT_LIMIT
+def limits(versions: Iterable[int]) -> dict[str, int]:
+    """The limits, in entries, that this process could raise, by name below ``/proc/sys``: none in a sandbox."""
+    names = [f"net/{_FAMILY[version]}/neigh/default/{name}" for version in versions for name in _RAISED]
+    return {each.name: int(each.value) for each in sysctl.read(("", name) for name in names if sysctl.writable(name))}
 
 
 def _segments(lab: Lab, placement: Placement) -> list[list[tuple[Target, str]]]:
@@ -56,18 +60,32 @@ def need(lab: Lab, placement: Placement) -> int:
     return sum(len(segment) * (len(segment) - 1) for segment in _segments(lab, placement))
 
 
-def with_neighbours(wanted: State, lab: Lab, placement: Placement) -> State:
-    """``wanted``, with permanent neighbours where the lab's need comes near the limit."""
-    needed = need(lab, placement)
-    versions = [version for version in lab.versions if needed > limit(version) // 2]
-    if not versions:
-        return wanted
-    neighbours: list[KernelObject] = []
-    for segment in _segments(lab, placement):
+def with_neighbours(wanted: State, lab: Lab, placement: Placement, before: Mapping[str, int], others: int) -> State:
+    """``wanted``, with the limits raised or with permanent neighbours where the need comes near a limit.
+
+    ``before`` holds the limits as they were before any lab (see ``limits``), ``others`` the need of the other labs.
+    """
+    own = need(lab, placement)
+    more: list[KernelObject] = []
+    segments = None
+    for version in lab.versions:
+        names = [f"net/{_FAMILY[version]}/neigh/default/{name}" for name in _RAISED]
+        if all(name in before for name in names):
+            if own + others > before[names[-1]] // 2:
+                more += [Sysctl("", name, str(before[name] + own + others)) for name in names]
+        elif own > _DEFAULT_LIMIT // 2 and placement.topology.networking.cni is None:
+            segments = segments or _segments(lab, placement)
+            more += _permanent(segments, version)
+    # What the file says of a limit counts more than what is reckoned here.
+    return wanted | {each.key: each for each in more if each.key not in wanted}
+
+
+def _permanent(segments: Iterable[list[tuple[Target, str]]], version: int) -> list[KernelObject]:
+    found: list[KernelObject] = []
+    for segment in segments:
         faces = [(target.netns, i) for target, name in segment for i in target.interfaces if i.name == name]
-        for version in versions:
-            # Everybody gets the same entries, the own one too (the kernel never asks it): they can be shared.
-            pairs = [(str(a.ip), i.mac) for _, i in faces for a in i.addresses if a.version == version]
-            entries = tuple(sorted(pairs))
-            neighbours += [Neighbours(netns, interface.name, version, entries) for netns, interface in faces]
-    return wanted | {each.key: each for each in neighbours}
+        # Everybody gets the same entries, the own one too (the kernel never asks it): they can be shared.
+        pairs = [(str(a.ip), i.mac) for _, i in faces for a in i.addresses if a.version == version]
+        entries = tuple(sorted(pairs))
+        found += [Neighbours(netns, interface.name, version, entries) for netns, interface in faces]
+    return found

@@ -1,4 +1,6 @@
-"""What podnet remembers of a running lab: one directory with one JSON file, written before the kernel is touched.
+"""What podnet remembers of a running lab: one directory with one file, written before the kernel is touched.
+
+The file's first line is JSON that every command reads, the rest is JSON that grows with the lab.
 
 All else is in the kernel. The record names every namespace that may be the lab's, so that whatever a crash left
 half-made is found by the next ``up`` or ``down``.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LABS_DIR",
     "RUN_DIR",
+    "Body",
     "Record",
     "directory",
     "find",
@@ -36,7 +40,36 @@ __all__ = [
 
 RUN_DIR = "/run/podnet"
 LABS_DIR = "/run/podnet/labs"
-_VERSION = 1
+_VERSION = 2
+_LEFT_OVER_LIMIT = 5.0  # seconds that a killed podnet's helper has to end
+
+
+class Body:
+    """The large part of a record, read only by those who need it: what was wanted, and the lab as it is shown."""
+
+    __slots__ = ("_content", "text")
+
+    def __init__(self, text: bytes, content: dict[str, Any] | None = None) -> None:
+        self.text = text
+        self._content = content
+
+    @classmethod
+    def of(cls, wanted: State, lab: Lab) -> Body:
+        """The body that says this."""
+        from podnet.lab.labjson import lab_to_json
+        from podnet.lab.rows import to_rows
+
+        content = {"wanted": to_rows(wanted), "lab": lab_to_json(lab)}
+        # Not json.dump, which encodes in Python and takes ten times as long.
+        return cls(json.dumps(content, separators=(",", ":")).encode(), content)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """``wanted``: rows of kernel objects; ``lab``: see ``podnet.lab.labjson``."""
+        if self._content is None:
+            content: dict[str, Any] = json.loads(self.text)
+            self._content = content
+        return self._content
 
 
 class Record(NamedTuple):
@@ -53,16 +86,32 @@ class Record(NamedTuple):
     namespaces: list[str]
     machine_keys: list[list[str]]
     earlier: dict[str, list[str]]
-    wanted_rows: list[list[Any]]
-    lab_json: dict[str, Any]
     since: float  # Unix time in seconds
+    body: Body
+    faults: list[list[Any]] = []  # noqa: RUF012 - never changed in place
 
     @property
     def wanted(self) -> State:
-        """The kernel state that the last ``up`` was to reach."""
+        """The kernel state that the last ``up`` was to reach, with the faults that commands made since."""
+        healthy = self.healthy
+        if not self.faults:
+            return healthy
+        from podnet.lab import faults
+
+        return faults.with_faults(healthy, faults.from_rows(self.faults), self.lab_json)
+
+    @property
+    def healthy(self) -> State:
+        """The same without those faults."""
         from podnet.lab.rows import from_rows
 
-        return from_rows(self.wanted_rows)
+        return from_rows(self.body.content["wanted"])
+
+    @property
+    def lab_json(self) -> dict[str, Any]:
+        """The lab's targets and expectations as JSON values."""
+        lab: dict[str, Any] = self.body.content["lab"]
+        return lab
 
     @property
     def lab(self) -> Lab:
@@ -94,11 +143,15 @@ def load(name: str) -> Record | None:
     path = _file(name)
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read())
-        if value.pop("version") != _VERSION:
-            msg = f"{path} was written by another version of podnet: take the lab down with that version"
-            raise PodnetError(msg)
-        return Record(**value)
+            value = json.loads(file.readline())
+            if value.pop("version") != _VERSION:
+                msg = f"{path} was written by another version of podnet: take the lab down with that version"
+                raise PodnetError(msg)
+            text = file.read()
+        if len(text) != value.pop("bytes"):
+            msg = "its second line is not whole"
+            raise ValueError(msg)
+        return Record(**value, body=Body(text))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -114,10 +167,11 @@ def save(record: Record) -> None:
     os.makedirs(LABS_DIR, mode=0o755, exist_ok=True)
     with suppress(FileExistsError):
         os.mkdir(directory(record.name), mode=0o700)
-    value = {"version": _VERSION} | record._asdict()
+    value = {"version": _VERSION, "bytes": len(record.body.text)} | record._asdict()
+    del value["body"]
     path = _file(record.name)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(value, file, separators=(",", ":"))
+    with open(f"{path}.new", "wb") as file:
+        file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n" + record.body.text)
     os.replace(f"{path}.new", path)
 
 
@@ -187,6 +241,7 @@ def locked(name: str) -> Iterator[None]:
     Raises ``LabBusyError`` where another process holds it, ``CapabilityError`` where /run cannot be written.
     """
     path = f"{LABS_DIR}/{name}.lock"
+    deadline = time.monotonic() + _LEFT_OVER_LIMIT
     while True:
         try:
             os.makedirs(LABS_DIR, mode=0o755, exist_ok=True)
@@ -200,6 +255,10 @@ def locked(name: str) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
+            if not _taker_lives(path) and time.monotonic() < deadline:
+                # It was killed, and the process that makes namespaces for it (podnet.kernel.maker) is just ending.
+                time.sleep(0.01)
+                continue
             msg = f"another podnet is changing lab {name} right now: try again when it has finished"
             raise LabBusyError(msg) from None
         if _still_at(fd, path):
@@ -215,6 +274,20 @@ def locked(name: str) -> Iterator[None]:
                 with suppress(OSError):
                     os.rmdir(empty)
         os.close(fd)
+
+
+def _taker_lives(path: str) -> bool:
+    """Whether the process lives that took the lock, by the kernel's list (proc_locks(5))."""
+    with suppress(FileNotFoundError):
+        inode = os.stat(path).st_ino
+        with open("/proc/locks", encoding="ascii") as locks:
+            # 1: FLOCK  ADVISORY  WRITE 5777 00:1a:1234 0 EOF
+            takers = {row[4] for row in map(str.split, locks) if row[1] == "FLOCK" and row[5].endswith(f":{inode}")}
+        for pid in takers:
+            with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat", "rb") as stat:
+                if stat.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}:
+                    return True
+    return False
 
 
 def _still_at(fd: int, path: str) -> bool:

@@ -6,16 +6,20 @@ from typing import Any
 
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
     Neighbours,
     Netns,
     NftTable,
+    Peer,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
+    Tunnel,
     Veth,
 )
 
@@ -31,7 +35,11 @@ _TYPES: dict[str, Any] = {
     "sysctl": Sysctl,
     "nft": NftTable,
     "process": Process,
+    "attachment": Attached,
 }
+
+
+_TUNNELS = {"vxlan", "wireguard", "ipip"}
 
 
 def to_rows(state: State) -> list[list[Any]]:
@@ -67,6 +75,15 @@ def _object(kind: str, values: list[Any], shared: list[tuple[tuple[str, str], ..
     if kind == "process":
         netns, name, argv, env = values
         return Process(netns, name, tuple(argv), tuple((k, v) for k, v in env))
+    if kind in _TUNNELS:
+        netns, name, kind, options, *rest = values
+        return Tunnel(netns, name, kind, tuple((k, v) for k, v in options), *rest)
+    if kind == "qdisc":
+        netns, dev, kind, settings = values
+        return Qdisc(netns, dev, kind, tuple((k, v) for k, v in settings))
+    if kind == "peer":
+        netns, dev, kind, name, endpoint, allowed = values
+        return Peer(netns, dev, kind, name, endpoint, tuple(allowed))
     if kind == "neighbours":
         netns, dev, version, number = values
         return Neighbours(netns, dev, version, shared[number])

@@ -55,8 +55,33 @@ def document(
         "pods": kinds["pod"],
         "clients": kinds["client"],
         "routers": kinds["router"],
+        "faults": _faults(entry),
         "drift": [change_json(change) for change in changes],
     }
+
+
+def _faults(entry: Record) -> list[dict[str, str]]:
+    """What is broken on purpose: by the file's ``impair``, and by commands."""
+    found = []
+    commanded: set[tuple[str, str]] = set()
+    if entry.faults:
+        from podnet.lab.faults import from_rows, shown
+
+        for fault in from_rows(entry.faults):
+            found.append({"kind": fault.kind, "where": fault.where, "what": shown(fault), "by": "command"})
+            if fault.kind == "impair":
+                commanded.add((fault.target, fault.interface))
+    qdiscs = [row for row in entry.body.content["wanted"] if row[0] == "qdisc"]
+    if qdiscs:
+        from podnet.kernel.impairment import described
+
+        names = {target["netns"]: target["name"] for target in entry.lab_json["targets"]}
+        for _, netns, dev, _, settings in qdiscs:
+            if (names[netns], dev) not in commanded:
+                where = f"{names[netns]}:{dev}"
+                what = f"{where}: {described(tuple((name, value) for name, value in settings))}"
+                found.append({"kind": "impair", "where": where, "what": what, "by": "topology"})
+    return found
 
 
 def _state(entry: Record, changes: Sequence[Change]) -> str:

@@ -18,8 +18,12 @@ __all__ = ["earlier_of", "lab_of"]
 
 
 def lab_of(placement: Placement) -> Lab:
-    """Every pod, node, client and router with its namespace and interfaces; nodes first."""
+    """Every pod, node, client and router with its namespace and interfaces; nodes first.
+
+    Where CNI plugins attach pods, what they make is missing (see ``podnet.lab.plugged``).
+    """
     topology = placement.topology
+    by_plugins = topology.networking.cni is not None
     mtu = {subnet.name: subnet.mtu for subnet in topology.subnets}
     pods_mtu = pod_mtu(placement)
     targets = [
@@ -29,7 +33,7 @@ def lab_of(placement: Placement) -> Lab:
             netns=node_netns(placement, n),
             interfaces=(
                 _interface(uplink_of(placement, n), mtu[n.node.subnet], n.addresses),
-                _interface(topology.networking.bridge, pods_mtu, n.gateways),
+                *([] if by_plugins else [_interface(topology.networking.bridge, pods_mtu, n.gateways)]),
             ),
             labels=n.node.labels,
         )
@@ -40,7 +44,7 @@ def lab_of(placement: Placement) -> Lab:
             name=p.pod.name,
             kind="pod",
             netns=netns_of(topology.name, p.pod.name),
-            interfaces=(_interface("eth0", pods_mtu, p.addresses),),
+            interfaces=() if by_plugins else (_interface("eth0", pods_mtu, p.addresses),),
             node=p.pod.node,
             labels=p.pod.labels,
             containers=tuple(container.name for container in p.pod.containers),
@@ -79,4 +83,5 @@ def earlier_of(placement: Placement) -> dict[str, list[str]]:
     """What the next ``up`` must keep: addresses of nodes and clients, and nodes' pod CIDRs."""
     earlier = {f"host/{n.node.name}": [str(a) for a in n.addresses] for n in placement.nodes}
     earlier |= {f"host/{c.client.name}": [str(a) for a in c.addresses] for c in placement.clients}
+    earlier |= {f"key/{n.node.name}": [n.public_key] for n in placement.nodes if n.public_key}
     return earlier | {f"cidr/{n.node.name}": [str(c) for c in n.pod_cidrs] for n in placement.nodes}

@@ -12,17 +12,21 @@ __all__ = ["PlacedClient", "PlacedNode", "PlacedPod", "PlacedRouter", "Placement
 
 @dataclass(frozen=True, slots=True)
 class PlacedNode:
-    """A node with its underlay addresses, its pod CIDRs and, on its bridge, their gateways."""
+    """A node with its underlay addresses, its pod CIDRs and, on its bridge, their gateways.
+
+    ``public_key`` is WireGuard's, base64, where the fabric has keys.
+    """
 
     node: Node
     addresses: tuple[InterfaceAddress, ...]
     pod_cidrs: tuple[Network, ...]
     gateways: tuple[InterfaceAddress, ...]
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedPod:
-    """A pod with its addresses, one for each IP family."""
+    """A pod with its addresses, one for each IP family; none where CNI plugins choose them."""
 
     pod: Pod
     addresses: tuple[InterfaceAddress, ...]

@@ -11,9 +11,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 __all__ = [
     "Address",
     "Client",
+    "CniNetwork",
     "Container",
     "Expectation",
     "ExtraRoute",
+    "Impairment",
     "Network",
     "Networking",
     "Node",
@@ -28,10 +30,20 @@ Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
+class CniNetwork:
+    """A CNI configuration list that attaches the pods: its file, what that holds, and the folders of the plugins."""
+
+    file: str
+    text: str
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Networking:
     """Cluster-wide settings; keys and defaults follow kind's cluster configuration.
 
     ``mtu`` is bytes, ``None`` means: derive it from the underlay and the fabric.
+    ``vni``, ``fabric_port`` (0: the fabric's own) and ``direct_routing`` are for the fabrics that know them.
     ``node_prefix_v4``/``node_prefix_v6`` are the prefix lengths of one node's share of ``pod_subnets``.
     """
 
@@ -43,6 +55,10 @@ class Networking:
     masquerade: bool = True
     node_prefix_v4: int = 24
     node_prefix_v6: int = 64
+    cni: CniNetwork | None = None
+    vni: int = 1
+    fabric_port: int = 0
+    direct_routing: bool = False
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -143,16 +159,33 @@ class Expectation:
     ``sources`` and ``targets`` are names of pods, nodes and clients, selectors already resolved.
     ``port`` is 0 for ICMP. ``families`` are IP versions. ``source`` is the sender's address that the receiver
     must see: ``"own"`` (no NAT), ``"node"`` (masqueraded to the sender's node), an address, or ``"any"``.
+    What is asked besides: ``ttl`` as the receiver sees it, ``via`` the names of what forwards, in order, ``mtu`` the
+    largest packet in bytes, ``latency_ms`` of the median, ``loss`` from 0 to 1, ``within`` so many seconds.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    protocol: str  # icmp | tcp | udp
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
     verdict: str  # reach | refuse | drop
     port: int = 0
     families: tuple[int, ...] = (4, 6)
     source: str = "any"
     line: int = 0
+    ttl: int | None = None
+    via: tuple[str, ...] | None = None
+    mtu: int | None = None
+    latency_ms: float | None = None
+    loss: float | None = None
+    within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Impairment:
+    """What one interface does to the packets that it sends; ``settings`` as ``podnet.kernel.impairment`` has them."""
+
+    target: str
+    interface: str
+    settings: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,4 +200,5 @@ class Topology:
     routers: tuple[Router, ...] = ()
     clients: tuple[Client, ...] = ()
     expect: tuple[Expectation, ...] = ()
+    impair: tuple[Impairment, ...] = ()
     path: str = field(default="", compare=False)

@@ -7,12 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from podnet.probe import filter as packet_filter
-from podnet.probe.decode import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from podnet.probe.decode import Sighting
     from podnet.probe.stamp import Run
 
 __all__ = ["Capture"]
@@ -21,8 +17,6 @@ _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 64  # the form with 64-bit seconds on every architecture (asm-generic/socket.h)
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_ANCILLARY = socket.CMSG_SPACE(16)
-_TIMESPEC = struct.Struct("@qq")
 
 # A small packet occupies less than 1 KiB of the buffer: room for 8,000 packets between two readings.
 _BUFFER = 8 << 20
@@ -37,7 +31,7 @@ class Capture:
     """
 
     def __init__(self, version: int, run: Run, own: frozenset[bytes]) -> None:
-        self._version, self._run, self._own = version, run, own
+        self.version, self.own = version, own
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.htons(_ETHERTYPE[version])
         )
@@ -45,23 +39,11 @@ class Capture:
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._lost = 0
+        self.heard = False  # whether anything of the run was ever captured here
 
     def fileno(self) -> int:
-        """For ``select``."""
+        """For ``select`` and ``recvmmsg``."""
         return self._socket.fileno()
-
-    def read(self) -> Iterator[tuple[Sighting, int]]:
-        """All that waits, each with the time of its arrival (nanoseconds since the epoch)."""
-        receive, version, run, own = self._socket.recvmsg, self._version, self._run, self._own
-        while True:
-            try:
-                packet, ancillary, _flags, _address = receive(256, _ANCILLARY, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            sighting = decode(version, run, own, packet)
-            if sighting is not None:
-                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-                yield sighting, seconds * 1_000_000_000 + nanoseconds
 
     def lost(self) -> int:
         """How many packets found the buffer full so far; a check that misses one has no verdict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from podnet.probe.sctp import ABORT, INIT, INIT_ACK
 from podnet.probe.stamp import ANSWER, REQUEST, SIZE, STAMP
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ __all__ = ["ICMP_ERROR", "REPLY", "REQUEST_SEEN", "RESET", "Sighting", "decode"]
 
 REQUEST_SEEN, REPLY, RESET, ICMP_ERROR = 1, 2, 3, 4
 
+_ICMP = {4: 1, 6: 58}
 _ECHO = {4: (8, 0), 6: (128, 129)}
 _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 
@@ -43,12 +45,14 @@ def decode(version: int, run: Run, own: Container[bytes], packet: bytes) -> Sigh
         l4, protocol, sender = 40, packet[6], packet[8:24]
     if protocol == 6:
         return _of_tcp(run, packet, l4, sender)
+    if protocol == 132:
+        return _of_sctp(run, packet, l4, sender)
     if protocol == 17:
         magic, index = _stamp(run, packet, l4 + 8)
         if magic == REQUEST:
             return Sighting(REQUEST_SEEN, index, sender)
         return Sighting(REPLY, index, sender) if magic == ANSWER else None
-    if protocol not in (1, 58) or len(packet) < l4 + 8:
+    if protocol != _ICMP[version] or len(packet) < l4 + 8:
         return None
     kind = packet[l4]
     if kind in _ECHO[version]:
@@ -85,6 +89,19 @@ def _of_tcp(run: Run, packet: bytes, l4: int, sender: bytes) -> Sighting | None:
     return Sighting(kind, mark & 0xFFFFFF, sender) if mark >> 24 == run.sequence_byte else None
 
 
+def _of_sctp(run: Run, packet: bytes, l4: int, sender: bytes) -> Sighting | None:
+    if len(packet) < l4 + 16:
+        return None
+    chunk = packet[l4 + 12]
+    if chunk == INIT and len(packet) >= l4 + 32:
+        kind, mark = REQUEST_SEEN, int.from_bytes(packet[l4 + 16 : l4 + 20], "big")
+    elif chunk in (INIT_ACK, ABORT):
+        kind, mark = REPLY if chunk == INIT_ACK else RESET, int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
+    else:
+        return None
+    return Sighting(kind, mark & 0xFFFFFF, sender) if mark >> 24 == run.sequence_byte else None
+
+
 def _quoted(version: int, run: Run, packet: bytes, at: int) -> int | None:
     """The check whose probe an ICMP error quotes. Linux quotes far more than the 8 bytes that RFC 792 asks for."""
     if version == 4:
@@ -95,8 +112,9 @@ def _quoted(version: int, run: Run, packet: bytes, at: int) -> int | None:
         if len(packet) < at + 48 or int.from_bytes(packet[at : at + 4], "big") & 0xFFFFF != run.flow_label:
             return None
         l4, protocol = at + 40, packet[at + 6]
-    if protocol == 6:
-        mark = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
+    if protocol in (6, 132):
+        at = l4 + (4 if protocol == 6 else 16)
+        mark = int.from_bytes(packet[at : at + 4], "big")
         return mark & 0xFFFFFF if mark >> 24 == run.sequence_byte else None
     magic, index = _stamp(run, packet, l4 + 8)
     return index if magic == REQUEST else None

@@ -9,59 +9,107 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from podnet.model.probe import Check
+from podnet.model.probe import Bounds
+from podnet.probe.plan import Checks, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from podnet.model.lab import Lab
     from podnet.model.topology import Expectation
 
-__all__ = ["PROTOCOLS", "derive"]
+__all__ = ["FURTHER", "PROTOCOLS", "derive"]
 
 PROTOCOLS = ("icmp", "tcp", "udp")
 
-_Key = tuple[str, str, str, int, int]
+# What the model can be asked by besides: more of the same truth, at more cost.
+FURTHER = ("sctp", "connect", "http", "dns")
+_CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp"}
 
 
-def derive(lab: Lab, protocols: Sequence[str] = PROTOCOLS) -> list[Check]:
+def derive(
+    lab: Lab,
+    protocols: Sequence[str] = PROTOCOLS,
+    *,
+    senders: Collection[str] | None = None,
+    receivers: Collection[str] | None = None,
+) -> Checks:
     """All checks of a lab, those of the model first, then those that only the file asks for, in file order.
 
     An entry of ``expect`` replaces the check with the same sender, receiver, protocol, port and IP version.
     ICMP and a TCP or UDP entry without a port stand for the model's own check; a port is a check of its own.
+    Conversations of the file (``connect``, ``http``, ``dns``) come along with the protocol that carries them.
+    ``senders`` and ``receivers`` keep those between these names only.
     """
-    checks: dict[_Key, Check] = {}
-    for source, target in _pairs(lab):
-        for version, protocol in product(lab.versions, protocols):
-            checks[source, target, protocol, 0, version] = Check(source, target, protocol, version)
+    model = _Model(lab, protocols, senders, receivers)
+    checks = model.checks
+    place: dict[tuple[int, int, str, int, int], int] = {}
+    number = {target.name: at for at, target in enumerate(lab.targets)}
     for entry in lab.expect:
-        if entry.protocol in protocols:
-            for check in _expanded(entry, lab.versions):
-                checks[check.source, check.target, check.protocol, check.port, check.version] = check
-    return list(checks.values())
+        for source, target, kind in _expanded(entry, lab.versions) if _asked(entry.protocol, protocols) else ():
+            if not (senders is None or source in senders) or not (receivers is None or target in receivers):
+                continue
+            key = (number[source], number[target], kind.protocol, kind.port, kind.version)
+            index = place.get(key)
+            if index is None:
+                index = None if kind.port else model.place(key[0], key[1], (kind.version, kind.protocol))
+            if index is None:
+                place[key] = len(checks)
+                checks.add(source, target, kind)
+            else:
+                checks.replace(index, kind)
+    return checks
 
 
-def _pairs(lab: Lab) -> Iterator[tuple[str, str]]:
-    """Node to pod, pod to node, pod to pod, pod to itself; nodes among each other are not the model's business."""
-    ends = [target for target in lab.targets if target.kind in ("node", "pod")]
-    for source, target in product(ends, ends):
-        if "pod" in (source.kind, target.kind):
-            yield source.name, target.name
+def _asked(protocol: str, protocols: Sequence[str]) -> bool:
+    return protocol in protocols or _CARRIER.get(protocol) in protocols
 
 
-def _expanded(entry: Expectation, versions: Sequence[int]) -> Iterator[Check]:
+class _Model:
+    """Node to pod, pod to node, pod to pod, pod to itself; nodes among each other are not the model's business.
+
+    Where a check is follows by arithmetic: a dictionary of a million checks would take 200 MB.
+    """
+
+    def __init__(
+        self, lab: Lab, protocols: Sequence[str], senders: Collection[str] | None, receivers: Collection[str] | None
+    ) -> None:
+        self.checks = Checks([target.name for target in lab.targets])
+        ends = [(at, target) for at, target in enumerate(lab.targets) if target.kind in ("node", "pod")]
+        able = [(at, target) for at, target in ends if receivers is None or target.name in receivers]
+        to_all, to_pods = [at for at, _ in able], [at for at, target in able if target.kind == "pod"]
+        self._columns = [{at: column for column, at in enumerate(each)} for each in (to_all, to_pods)]
+        self._rows: dict[int, tuple[int, bool]] = {}  # where a sender's row begins in a block; whether to pods only
+        size = 0
+        for at, target in ends:
+            if senders is None or target.name in senders:
+                self._rows[at] = (size, target.kind == "node")
+                size += len(to_pods if target.kind == "node" else to_all)
+        self._blocks: dict[tuple[int, str], int] = {}
+        for version, protocol in product(lab.versions, protocols):
+            if protocol in (*PROTOCOLS, *FURTHER):
+                self._blocks[version, protocol] = len(self.checks)
+                kind = self.checks.number(Kind(protocol, version))
+                for source, (_, pods_only) in self._rows.items():
+                    self.checks.row(source, to_pods if pods_only else to_all, kind)
+
+    def place(self, source: int, target: int, block: tuple[int, str]) -> int | None:
+        """The number of the model's check between two ends, or ``None`` where the model asks nothing."""
+        row, begin = self._rows.get(source), self._blocks.get(block)
+        if row is None or begin is None:
+            return None
+        column = self._columns[row[1]].get(target)
+        return None if column is None else begin + row[0] + column
+
+
+def _expanded(entry: Expectation, versions: Sequence[int]) -> Iterator[tuple[str, str, Kind]]:
     port = 0 if entry.protocol == "icmp" else entry.port
+    asked: Bounds | None = Bounds(entry.ttl, entry.via, entry.mtu, entry.latency_ms, entry.loss, entry.within)
+    bounds = None if asked == Bounds() else asked
     for source, target, version in product(entry.sources, entry.targets, versions):
         if version in entry.families:
-            yield Check(
-                source=source,
-                target=target,
-                protocol=entry.protocol,
-                version=version,
-                port=port,
-                verdict=entry.verdict,
-                seen=entry.source,
-                listen=port == 0,
-                origin="file",
-                line=entry.line,
-            )
+            kind = Kind(
+                entry.protocol, version, port, entry.verdict, entry.source,
+                listen=port == 0 or entry.protocol == "sctp", origin="file", line=entry.line, bounds=bounds,
+            )  # fmt: skip
+            yield source, target, kind

@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from podnet.probe.sctp import ABORT, INIT, INIT_ACK
 from podnet.probe.stamp import ANSWER, REQUEST
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _LD_W_ABS, _LD_H_ABS, _LD_B_ABS = 0x20, 0x28, 0x30
 _LD_W_IND, _LD_H_IND, _LD_B_IND = 0x40, 0x48, 0x50
 _LDX_IMM, _LDX_IHL = 0x01, 0xB1
 _AND, _JEQ, _JSET, _JA, _RET = 0x54, 0x15, 0x45, 0x05, 0x06
+_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
+_ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _PKTTYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 _SO_ATTACH_FILTER = 26
 
@@ -37,14 +40,16 @@ NOTHING = struct.pack("HBBI", _RET, 0, 0, 0)
 _Line = str | tuple[int, int] | tuple[int, int, str, str]
 
 
-def program(version: int, run: Run, own: Collection[bytes]) -> bytes:
+def program(version: int, run: Run, own: Collection[bytes] | None) -> bytes:
     """``struct sock_filter[]`` that accepts the run's packets which are addressed to one of the ``own`` addresses.
 
     Accepted are requests, answers and ICMP errors that arrive for this host (PACKET_HOST): never what a bridge
-    port overhears, nor what leaves.
+    port overhears, nor what leaves. ``None``: all that passes, in and out, on a socket of ETH_P_ALL.
     """
     lines: list[_Line] = [(_LD_B_ABS, _PKTTYPE), (_JEQ, 0, "", "drop")]
-    if len(own) <= _MOST_ADDRESSES:
+    if own is None:
+        lines = [(_LD_H_ABS, _PROTOCOL), (_JEQ, _ETHERTYPES[version], "", "drop")]
+    elif len(own) <= _MOST_ADDRESSES:
         lines += _own_only(version, own)
     if version == 4:
         lines += [
@@ -78,6 +83,7 @@ def program(version: int, run: Run, own: Collection[bytes]) -> bytes:
     lines += [
         "not icmp",
         (_JEQ, 17, "stamped", ""),
+        (_JEQ, 132, "sctp", ""),
         (_JEQ, 6, "", "drop"),
         (_LD_B_IND, 13),
         (_AND, 0x17),  # FIN, SYN, RST, ACK
@@ -89,6 +95,17 @@ def program(version: int, run: Run, own: Collection[bytes]) -> bytes:
         (_JEQ, run.sequence_byte, "accept", "drop"),
         "reply",
         (_LD_B_IND, 8),
+        (_JEQ, run.sequence_byte, "accept", "drop"),
+        "sctp",
+        (_LD_B_IND, 12),  # the type of the first chunk
+        (_JEQ, INIT, "init", ""),
+        *_any_of((INIT_ACK, ABORT), "init answered"),
+        (_JA, 0, "drop", ""),
+        "init",
+        (_LD_B_IND, 16),
+        (_JEQ, run.sequence_byte, "accept", "drop"),
+        "init answered",
+        (_LD_B_IND, 4),
         (_JEQ, run.sequence_byte, "accept", "drop"),
         "stamped",
         (_LD_W_IND, 8),

@@ -4,83 +4,88 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError, UsageError
+from podnet.probe import sctp
 from podnet.probe.addressing import primary
+from podnet.probe.clock import await_stamps
+from podnet.probe.ledger import Ledger
 from podnet.probe.limits import allow_files
+from podnet.probe.plan import Kind
 from podnet.probe.stamp import MAX_CHECKS
-from podnet.probe.template import Templates
+from podnet.probe.tap import Tap
+from podnet.probe.template import Aim, Templates
 from podnet.probe.vantage import Vantage
-from podnet.probe.verdict import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from podnet.model.lab import Lab, Target
-    from podnet.model.probe import Check
+    from podnet.model.lab import Lab
+    from podnet.probe.plan import Checks
     from podnet.probe.stamp import Run
     from podnet.probe.template import Template
 
-__all__ = ["Probe", "Session"]
+__all__ = ["Session", "Unit"]
 
 # Per namespace and IP version: capture, raw, two reserved ports, two listeners; a node sends from several addresses.
 _FILES_PER_VANTAGE = 10
-_CLOSERS = 32
+_FILES_OF_CONVERSATIONS = 4000
+_CLOSERS = 256
+_CONVERSATIONS = ("connect", "http", "dns")
 
 
 @dataclass(slots=True)
-class Probe:
-    """One check, ready to be sent as often as needed; without a ``raw`` socket it cannot be."""
+class Unit:
+    """Probes of one kind from one sender's address, ready to be sent as often as needed.
 
-    index: int
-    check: Check
-    evidence: Evidence = field(default_factory=Evidence)
-    source: Vantage | None = None
-    target: Vantage | None = None
-    raw: socket.socket | None = None
-    template: Template | None = None
-    addresses: tuple[bytes, bytes] = (b"", b"")
-    ports: tuple[int, int] = (0, 0)
-    sequence: int = 0
-    payload: bytes = b""
-    destination: tuple[str, int] = ("", 0)
+    ``origin`` is the sender's number, packed address and port; ``aims`` and ``ports`` are by number of the receiver.
+    """
 
-    def packet(self) -> bytes:
-        """The probe's bytes, from the IP header on."""
-        if self.template is None:
-            msg = f"probe {self.index} has no template"
-            raise UsageError(msg)
-        return self.template.packet(*self.addresses, self.ports, self.sequence, self.payload)
+    here: int  # the number of the sender's vantage
+    raw: int
+    template: Template
+    origin: tuple[int, bytes, int]
+    indexes: Sequence[int]
+    aims: Sequence[Aim] | Mapping[int, Aim]
+    ports: Sequence[int]
 
 
 class Session:
     """All sockets of one run, and its probes. Use it by ``with``.
 
-    Raises ``UsageError`` for checks of targets that the lab does not have, ``KernelError`` where this process may
-    not open such sockets at all. One namespace that cannot be used is a failure of its own checks only.
+    Raises ``KernelError`` where this process may not open such sockets at all. One namespace that cannot be used is a
+    failure of its own checks only.
     """
 
-    def __init__(self, lab: Lab, checks: Sequence[Check], run: Run, patience: float) -> None:
-        if len(checks) > MAX_CHECKS:
-            msg = f"{len(checks)} checks in one run; at most {MAX_CHECKS} can be told apart"
+    def __init__(self, lab: Lab, checks: Checks, run: Run, patience: float, tapped: Sequence[str] = ()) -> None:
+        if len(checks) > MAX_CHECKS - 2 * len(lab.targets):
+            msg = f"{len(checks)} checks in one run; at most {MAX_CHECKS - 2 * len(lab.targets)} can be told apart"
             raise UsageError(msg)
-        self._lab, self._run, self._patience = lab, run, patience
-        self._targets = {target.name: target for target in lab.targets}
-        self._number = {target.name: number for number, target in enumerate(lab.targets)}
-        self._address: dict[tuple[str, int], str | None] = {}
-        self._broken: dict[str, str] = {}
+        self.lab, self._run, self._patience = lab, run, patience
         self._templates = Templates(run)
-        self._packed: dict[str, bytes] = {}
-        self.vantages: dict[str, Vantage] = {}
-        self.probes = [Probe(index, check) for index, check in enumerate(checks)]
+        self.checks = checks
+        # Control checks come behind the others, so that they are told apart in the same way.
+        self.source, self.target = checks.source[:], checks.target[:]
+        self.ends = (self.source, self.target)
+        self.vantages: list[Vantage] = []
+        self.tapped = tapped
+        self.taps: list[Tap] = []
+        self.homes = [-1] * len(lab.targets)
+        self.units: list[Unit] = []
+        self.talks: dict[tuple[int, int], list[int]] = {}  # conversations by kind and sender
+        self.controls: dict[tuple[int, int], tuple[Unit, int]] = {}
+        self._broken: dict[int, str] = {}
+        self._aims: dict[int, list[Aim | None]] = {}
+        self._own: dict[tuple[int, int], set[bytes]] = {}
         try:
             self._open()
+            self.ledger = Ledger(len(self.source))
             self._prepare()
             self._watch()
+            self._tap()
         except BaseException:
             self.close()
             raise
@@ -93,107 +98,215 @@ class Session:
 
     def close(self) -> None:
         """Close every socket. Each capture waits for an RCU grace period of 10 to 20 ms, so they wait together."""
-        captures = [capture for vantage in self.vantages.values() for capture in vantage.captures]
+        captures = [*self.taps, *(capture for vantage in self.vantages for capture in vantage.captures)]
         if captures:
             with ThreadPoolExecutor(min(_CLOSERS, len(captures))) as pool:
                 list(pool.map(lambda capture: capture.close(), captures))
-        for vantage in self.vantages.values():
+        for vantage in self.vantages:
+            vantage.captures.clear()
             vantage.close()
 
-    def _of(self, name: str, check: Check) -> Target:
-        target = self._targets.get(name)
-        if target is None:
-            where = f"line {check.line}: " if check.line else ""
-            msg = f"{where}no pod, node or client named {name} in lab {self._lab.name}"
-            raise UsageError(msg)
-        return target
-
     def _open(self) -> None:
-        """A vantage for every namespace that sends or receives."""
+        """A vantage for every namespace that sends or receives, and a control check for each."""
         versions: dict[str, set[int]] = {}
-        for probe in self.probes:
-            for name in (probe.check.source, probe.check.target):
-                versions.setdefault(self._of(name, probe.check).netns, set()).add(probe.check.version)
-        allow_files(_FILES_PER_VANTAGE * sum(map(len, versions.values())))
+        members: dict[str, list[int]] = {}
+        for kind, ends in self._ends().items():
+            for number in sorted(ends):
+                netns = self.lab.targets[number].netns
+                versions.setdefault(netns, set()).add(self.checks.kinds[kind].version)
+                members.setdefault(netns, []).append(number)
+        allow_files(
+            _FILES_PER_VANTAGE * sum(map(len, versions.values())) + _FILES_OF_CONVERSATIONS + 2 * len(self.tapped)
+        )
         for netns, needed in versions.items():
             try:
-                self.vantages[netns] = Vantage(netns, tuple(sorted(needed)))
+                vantage = Vantage(netns, tuple(sorted(needed)))
             except (OSError, KernelError) as error:
-                self._broken[netns] = _explained(netns, error)
+                self._broken |= dict.fromkeys(members[netns], _explained(netns, error))
+                continue
+            for number in members[netns]:
+                self.homes[number] = len(self.vantages)
+            self.vantages.append(vantage)
+            for _ in needed:
+                self.source.append(members[netns][0])
+                self.target.append(members[netns][0])
+
+    def _ends(self) -> dict[int, set[int]]:
+        """Numbers of all senders and receivers, by number of the kind."""
+        ends: dict[int, set[int]] = {}
+        checks = self.checks
+        for kind in range(len(checks.kinds)):
+            ends[kind] = set()
+        if len(ends) == 1:
+            ends[0] = set(checks.source) | set(checks.target)
+            return ends
+        for kind, source, target in zip(checks.kind, checks.source, checks.target, strict=True):
+            ends[kind] |= {source, target}
+        return ends
+
+    def _groups(self) -> dict[tuple[int, int], list[int]]:
+        """The checks' numbers by kind and sender."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, key in enumerate(zip(self.checks.kind, self.checks.source, strict=True)):
+            found = groups.get(key)
+            if found is None:
+                groups[key] = [index]
+            else:
+                found.append(index)
+        return groups
 
     def _prepare(self) -> None:
-        wanted: dict[tuple[str, int], dict[str, None]] = {}
-        for probe in self.probes:
-            check = probe.check
-            source, target = self._targets[check.source], self._targets[check.target]
-            probe.source, probe.target = self.vantages.get(source.netns), self.vantages.get(target.netns)
-            address = self._primary(target, check.version)
-            broken = self._broken.get(source.netns) or self._broken.get(target.netns)
-            if broken or address is None:
-                probe.evidence.failure = broken or f"{target.name} has no IPv{check.version} address"
-            else:
-                probe.destination = (address, 0)
-                wanted.setdefault((source.netns, check.version), {})[address] = None
-        chosen = {
-            key: self.vantages[key[0]].sources(key[1], list(destinations), self._patience)
-            for key, destinations in wanted.items()
-        }
-        for probe in self.probes:
-            if not probe.evidence.failure:
-                self._fill(probe, chosen[self._targets[probe.check.source].netns, probe.check.version])
+        groups = self._groups()
+        reached: dict[int, set[int]] = {}
+        target = self.checks.target
+        for (number, _), indexes in groups.items():
+            reached.setdefault(number, set()).update([target[index] for index in indexes])
+        ready = {number: self._receivers(self.checks.kinds[number], targets) for number, targets in reached.items()}
+        asked = self._asked(groups)
+        for (number, source), indexes in groups.items():
+            kind, (ports, failures) = self.checks.kinds[number], ready[number]
+            here = self.homes[source]
+            if here < 0:
+                self._fail(indexes, self._broken[source])
+                continue
+            for index in indexes if failures else ():
+                if target[index] in failures:
+                    self.ledger.fail(index, failures[target[index]])
+            able = [index for index in indexes if target[index] not in failures] if failures else indexes
+            if kind.protocol in _CONVERSATIONS:
+                self.talks[number, source] = able
+                continue
+            for origin, some in self._split(kind, source, able, asked).items():
+                self._unit(kind, source, origin, some, ports)
+        self._control(len(self.checks))
 
-    def _fill(self, probe: Probe, sources: dict[str, str | int]) -> None:
-        check, source, target = probe.check, probe.source, probe.target
-        if source is None or target is None:
+    def _receivers(self, kind: Kind, targets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
+        """The port of each receiver by its number, and why those that cannot receive cannot."""
+        ports, failures = [kind.port] * len(self.lab.targets), {}
+        for number in targets:
+            aim = self.aim(number, kind.version)
+            if self.homes[number] < 0:
+                failures[number] = self._broken[number]
+            elif aim is None:
+                failures[number] = f"{self.lab.targets[number].name} has no IPv{kind.version} address"
+            elif kind.protocol == "sctp" or (kind.listen and kind.protocol in ("tcp", "udp")):
+                try:
+                    if kind.protocol == "sctp":
+                        ports[number] = kind.port or sctp.PORT
+                        self._vantage(number).respond(kind.version, aim.text, ports[number], self._run)
+                        continue
+                    ports[number] = self._vantage(number).listen(kind.protocol, kind.version, aim.text)
+                except OSError as error:
+                    failures[number] = f"no {kind.protocol} port on {aim.text}: {error.strerror}"
+        return ports, failures
+
+    def _asked(self, groups: dict[tuple[int, int], list[int]]) -> dict[tuple[int, int], dict[str, str | int]]:
+        """What kernels that have several addresses choose, by the numbers of vantage and IP version."""
+        wanted: dict[tuple[int, int], dict[str, None]] = {}
+        for (number, source), indexes in groups.items():
+            here, version = self.homes[source], self.checks.kinds[number].version
+            if self.checks.kinds[number].protocol in _CONVERSATIONS:
+                continue
+            if here >= 0 and self.vantages[here].only(version) is None:
+                aims = (self.aim(self.checks.target[index], version) for index in indexes)
+                wanted.setdefault((here, version), {}).update((aim.text, None) for aim in aims if aim)
+        return {
+            (here, version): self.vantages[here].sources(version, list(destinations), self._patience)
+            for (here, version), destinations in wanted.items()
+        }
+
+    def _split(
+        self, kind: Kind, source: int, indexes: list[int], asked: dict[tuple[int, int], dict[str, str | int]]
+    ) -> dict[str, list[int]]:
+        """Checks of one sender by the address that its kernel sends from; what it cannot send is noted."""
+        here, version = self.homes[source], kind.version
+        only = self.vantages[here].only(version)
+        if only is not None:
+            return {only: indexes} if indexes else {}
+        chosen, split = asked[here, version], dict[str, list[int]]()
+        for index in indexes:
+            aim = self.aim(self.checks.target[index], version)
+            origin = chosen[aim.text] if aim else errno.EADDRNOTAVAIL
+            if isinstance(origin, int):
+                self.ledger.send_errno[index] = origin
+            else:
+                split.setdefault(origin, []).append(index)
+        return split
+
+    def _unit(self, kind: Kind, source: int, origin: str, indexes: list[int], ports: list[int]) -> None:
+        here, version = self.homes[source], kind.version
+        vantage = self.vantages[here]
+        try:
+            port = vantage.reserve(kind.protocol, version, origin)
+        except OSError as error:
+            self._fail(indexes, f"no {kind.protocol} port on {origin}: {error.strerror}")
             return
-        address = probe.destination[0]
-        origin = sources[address]
-        if isinstance(origin, int):
-            probe.evidence.send_errno = origin
-            return
-        probe.raw = source.raw[check.version]
-        probe.template = self._templates.of(check.protocol, check.version)
-        probe.addresses = (self._pack(origin), self._pack(address))
-        if check.protocol == "icmp":
-            probe.ports = (self._run.identification, probe.index & 0xFFFF)
-        else:
-            try:
-                port = target.listen(check.protocol, check.version, address) if check.listen else check.port
-                probe.ports = (source.reserve(check.protocol, check.version, origin), port)
-            except OSError as error:
-                probe.raw = None
-                probe.evidence.failure = f"no {check.protocol} port on {address} or {origin}: {error.strerror}"
-                return
-        probe.sequence = self._run.sequence(probe.index)
-        probe.payload = self._run.payload(self._number[check.source], self._number[check.target], probe.index)
+        packed = Aim.at(origin).packed
+        self._own.setdefault((here, version), set()).add(packed)
+        # Receivers without an address have failed already; their place is never looked at.
+        nowhere = Aim("", b"", 0, b"")
+        aims = [aim or nowhere for aim in self._all_aims(version)]
+        template = self._templates.of(kind.protocol, version)
+        self.units.append(
+            Unit(here, vantage.raw[version].fileno(), template, (source, packed, port), indexes, aims, ports)
+        )
+
+    def _control(self, index: int) -> None:
+        """An echo of every namespace to itself, to be sent where nothing else shows it alive."""
+        for here, vantage in enumerate(self.vantages):
+            for version in sorted(vantage.raw):
+                number = self.source[index]
+                own = vantage.only(version) or primary(self.lab, self.lab.targets[number], version)
+                if own is not None:
+                    aim = Aim.at(own)
+                    unit = Unit(
+                        here, vantage.raw[version].fileno(), self._templates.of("icmp", version),
+                        (number, aim.packed, 0), [index], {number: aim}, (),
+                    )  # fmt: skip
+                    self.controls[here, version] = (unit, index)
+                    self._own.setdefault((here, version), set()).add(aim.packed)
+                index += 1
 
     def _watch(self) -> None:
         """Capture for the addresses of the lab, and for those that a kernel chose besides."""
-        own: dict[tuple[str, int], set[bytes]] = {}
-        for probe in self.probes:
-            if probe.source is not None and probe.target is not None and probe.raw is not None:
-                version = probe.check.version
-                own.setdefault((probe.source.netns, version), set()).add(probe.addresses[0])
-                own.setdefault((probe.target.netns, version), set()).add(probe.addresses[1])
-        for target in self._lab.targets:
-            for version in (4, 6):
-                if (target.netns, version) in own:
-                    own[target.netns, version] |= {a.ip.packed for a in target.addresses(version)}
-        for (netns, version), addresses in own.items():
-            self.vantages[netns].watch(version, self._run, frozenset(addresses))
+        for number, target in enumerate(self.lab.targets):
+            here = self.homes[number]
+            for version in self.vantages[here].raw if here >= 0 else ():
+                own = self._own.setdefault((here, version), set())
+                own.update(address.ip.packed for address in target.addresses(version))
+        for (here, version), addresses in self._own.items():
+            self.vantages[here].watch(version, self._run, frozenset(addresses))
 
-    def _primary(self, target: Target, version: int) -> str | None:
-        key = (target.name, version)
-        if key not in self._address:
-            self._address[key] = primary(self._lab, target, version)
-        return self._address[key]
+    def _tap(self) -> None:
+        """Watch every device of the namespaces that the way of packets is asked of."""
+        versions = sorted({kind.version for kind in self.checks.kinds})
+        for number, netns in enumerate(self.tapped):
+            try:
+                self.taps += [Tap(netns, number, version, self._run) for version in versions]
+            except KernelError as error:
+                if error.errno != errno.ENOENT:  # a namespace that is gone sees nothing pass
+                    raise
+        if self.taps:
+            await_stamps()
 
-    def _pack(self, address: str) -> bytes:
-        packed = self._packed.get(address)
-        if packed is None:
-            packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-            self._packed[address] = packed
-        return packed
+    def _fail(self, indexes: Iterable[int], why: str) -> None:
+        for index in indexes:
+            self.ledger.fail(index, why)
+
+    def _vantage(self, number: int) -> Vantage:
+        return self.vantages[self.homes[number]]
+
+    def aim(self, number: int, version: int) -> Aim | None:
+        """A target's address, by its number."""
+        return self._all_aims(version)[number]
+
+    def _all_aims(self, version: int) -> list[Aim | None]:
+        """Every target's address, by its number."""
+        aims = self._aims.get(version)
+        if aims is None:
+            texts = [primary(self.lab, target, version) for target in self.lab.targets]
+            aims = self._aims[version] = [None if text is None else Aim.at(text) for text in texts]
+        return aims
 
 
 def _explained(netns: str, error: OSError | KernelError) -> str:

@@ -43,9 +43,9 @@ _V6_UNREACHABLE = {
 class Evidence:
     """All that was seen of one check; times are nanoseconds since the epoch, 0 for never.
 
-    ``failure`` says why podnet itself could not do its part. ``send_errno`` is the last refusal of the sender's
-    kernel to send, 0 once a packet went out. ``attempts`` counts the packets that went out, ``sent`` is the last.
-    ``echo_errno`` is what kept our own UDP listener from answering.
+    ``failure`` says why podnet itself could not do its part, ``unproven`` why silence proves nothing. ``send_errno``
+    is the last refusal of the sender's kernel to send, 0 once a packet went out. ``attempts`` counts the packets that
+    went out, ``sent`` is the last. ``echo_errno`` is what kept our own UDP listener from answering.
     """
 
     attempts: int = 0
@@ -58,9 +58,12 @@ class Evidence:
     reset: bool = False
     error: str = ""
     refused: bool = False
+    reporter: str = ""
+    ttl: int = 0
     send_errno: int = 0
     echo_errno: int = 0
     failure: str = ""
+    unproven: str = ""
 
     @property
     def settled(self) -> bool:
@@ -95,7 +98,7 @@ def icmp_error(version: int, kind: int, code: int, reporter: str) -> tuple[bool,
 
 
 def judge(evidence: Evidence, *, silent_means_reach: bool, remark: str = "") -> tuple[str, str]:
-    """The verdict (reach, refuse, drop, error) and what has to be said about it, maybe nothing.
+    """The verdict (reach, refuse, drop, unproven) and what has to be said about it, maybe nothing.
 
     ``silent_means_reach``: a UDP port whose program may well not answer is reached if the packet arrived and no
     ICMP error came back. ``remark`` says what else may have caused silence in this run.
@@ -103,11 +106,13 @@ def judge(evidence: Evidence, *, silent_means_reach: bool, remark: str = "") -> 
     e = evidence
     but = f"; {remark}" if remark else ""
     if e.failure:
-        return "error", e.failure
+        return "unproven", e.failure
     if e.reset:
         return "refuse", "TCP reset" if e.arrived else "TCP reset, never arrived"
     if e.error:
         return ("refuse" if e.refused else "drop"), e.error
+    if e.unproven:
+        return "unproven", e.unproven
     if e.reply:
         if not e.arrived:
             return "drop", "never arrived, yet somebody answered: another host has or takes the receiver's address"
@@ -129,4 +134,4 @@ def _unsent(number: int) -> tuple[str, str]:
         return "drop", f"never left: {reason}"
     if number == errno.ENOBUFS:
         reason += "; is the neighbour table full? (sysctl net.ipv4.neigh.default.gc_thresh3, ipv6 likewise)"
-    return "error", f"could not be sent: {reason}"
+    return "unproven", f"could not be sent: {reason}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from podnet.probe.results import Results
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from podnet.model.lab import Lab
+    from podnet.model.path import Hop
     from podnet.model.probe import Result
 
-__all__ = ["document"]
+__all__ = ["document", "entry"]
 
 
 def document(lab: Lab, results: Sequence[Result]) -> dict[str, Any]:
@@ -23,11 +26,34 @@ def document(lab: Lab, results: Sequence[Result]) -> dict[str, Any]:
     return {
         "lab": lab.name,
         "summary": {"expected": len(results), "passed": passed, "failed": len(results) - passed},
-        "results": [_entry(result) for result in results],
+        "results": [entry(result) | _path(results, index) for index, result in enumerate(results)],
     }
 
 
-def _entry(result: Result) -> dict[str, Any]:
+def _path(results: Sequence[Result], index: int) -> dict[str, Any]:
+    """The way of a check's packets, where the run looked at it; times are nanoseconds since the epoch."""
+    if not isinstance(results, Results) or results.paths is None:
+        return {}
+    way = results.paths.of(index)
+    return {"path": {"request": [_hop(hop) for hop in way.request], "reply": [_hop(hop) for hop in way.reply]}}
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    return {
+        "place": hop.place,
+        "device": hop.device,
+        "direction": hop.direction,
+        "at": hop.at,
+        "ttl": hop.ttl,
+        "source": hop.source,
+        "destination": hop.target,
+        "protocol": hop.protocol,
+        "ports": list(hop.ports),
+    }
+
+
+def entry(result: Result) -> dict[str, Any]:
+    """One result as JSON values."""
     check = result.check
     return {
         "from": check.source,

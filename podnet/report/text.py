@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from podnet.probe.results import Results
+from podnet.report.groups import grouped
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
 
-__all__ = ["failures", "matrix", "summary"]
+__all__ = ["cells", "failed_of", "failures", "findings", "matrix", "summary"]
 
 _MOST_TARGETS = 40
 _MOST_FAILURES = 200
+_FEW = 3
 _GREEN, _RED, _DIM, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 _Pair = tuple[str, str]
@@ -27,7 +32,7 @@ def matrix(lab: Lab, results: Sequence[Result], *, color: bool, width: int) -> s
     and a cell counts passed and expected.
     """
     order = [target.name for target in lab.targets]
-    if len({name for r in results for name in (r.check.source, r.check.target)}) > _MOST_TARGETS:
+    if len({name for source, target, _ in cells(results) for name in (source, target)}) > _MOST_TARGETS:
         place = {t.name: t.node or (t.name if t.kind == "node" else f"{t.kind}s") for t in lab.targets}
         groups = list(dict.fromkeys(place[name] for name in order))
         counted = _tally(results, lambda name: place[name])
@@ -36,19 +41,59 @@ def matrix(lab: Lab, results: Sequence[Result], *, color: bool, width: int) -> s
     return _table(order, counted, lambda ok, all_: "ok" if ok == all_ else "FAIL", color=color, width=width)
 
 
-def failures(results: Iterable[Result], limit: int = _MOST_FAILURES) -> str:
+def cells(results: Sequence[Result]) -> Iterator[tuple[str, str, bool]]:
+    """Sender, receiver and whether it passed, of every check: from a run's columns where results are of a run."""
+    if isinstance(results, Results):
+        return results.cells()
+    return ((result.check.source, result.check.target, result.passed) for result in results)
+
+
+def failed_of(results: Sequence[Result]) -> Iterator[Result]:
+    """The results that did not pass."""
+    return results.failed() if isinstance(results, Results) else (each for each in results if not each.passed)
+
+
+def failures(results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
     """One line for each failed check, empty if there is none; beyond ``limit`` lines only how many more there are."""
-    failed = [result for result in results if not result.passed]
+    failed = list(failed_of(results))
     lines = [_failure(result) for result in failed[:limit]]
     if len(failed) > limit:
         lines.append(f"... and {len(failed) - limit} more; -o json lists all")
     return "\n".join(lines)
 
 
+def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
+    """The failures with those that are alike in one line and an example below, empty where nothing failed."""
+    failed = list(failed_of(results))
+    if len(failed) <= _FEW:
+        return failures(results, limit)
+    lines: list[str] = []
+    groups = grouped(lab, results, failed)
+    for group in groups[:limit]:
+        first = group.results[0]
+        if len(group.results) == 1:
+            lines.append(_failure(first))
+            continue
+        many = f"all {len(group.results)}" if group.whole else f"{len(group.results)}"
+        detail = f" ({first.detail})" if first.detail else ""
+        lines.append(
+            f"FAIL {many} checks {group.scope} {group.kinds}: expected {first.check.verdict}, "
+            f"observed {first.observed}{detail}"
+        )
+        lines.append(f"     such as {_failure(first).removeprefix('FAIL ').partition(':')[0]}")
+    if len(groups) > limit:
+        lines.append(f"... and {len(groups) - limit} groups more")
+    if len(groups) < len(failed):
+        lines.append("(-o json lists every check)")
+    return "\n".join(lines)
+
+
 def summary(results: Sequence[Result]) -> str:
-    """The totals in one line."""
-    passed = sum(result.passed for result in results)
-    return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed"
+    """The totals in one line; what could not be measured has failed, too."""
+    passed = sum(passed for _, _, passed in cells(results))
+    unproven = sum(result.observed == "unproven" for result in failed_of(results))
+    also = f" ({unproven} of them unproven)" if unproven else ""
+    return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed{also}"
 
 
 def _failure(result: Result) -> str:
@@ -65,13 +110,14 @@ def _origin(check: Check) -> str:
     return f"by line {check.line}"
 
 
-def _tally(results: Iterable[Result], place: Callable[[str], str]) -> dict[_Pair, tuple[int, int]]:
+def _tally(results: Sequence[Result], place: Callable[[str], str]) -> dict[_Pair, tuple[int, int]]:
     """Passed and expected per pair."""
+    counts = Counter(cells(results))
     counted: dict[_Pair, tuple[int, int]] = {}
-    for result in results:
-        pair = (place(result.check.source), place(result.check.target))
+    for (source, target, passed), number in counts.items():
+        pair = (place(source), place(target))
         ok, all_ = counted.get(pair, (0, 0))
-        counted[pair] = (ok + result.passed, all_ + 1)
+        counted[pair] = (ok + number * passed, all_ + number)
     return counted
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from podnet.topology.context import Context, Declared
 from podnet.topology.expect import read_expect
+from podnet.topology.fabrics import check_fabric, check_mtu
 from podnet.topology.hosts import check_hosts, check_joined, check_pod_addresses
 from podnet.topology.identity import check_names, check_references
+from podnet.topology.impair import check_impair
 from podnet.topology.problem import Enough
-from podnet.topology.ranges import check_capacity, check_mtu, check_ranges
+from podnet.topology.ranges import check_capacity, check_ranges
 from podnet.topology.routes import check_routes
 from podnet.topology.sizes import check_sizes
 from podnet.topology.source import Document
@@ -22,11 +24,13 @@ _CHECKS = (
     check_references,
     check_ranges,
     check_capacity,
+    check_fabric,
     check_mtu,
     check_hosts,
     check_pod_addresses,
     check_joined,
     check_routes,
+    check_impair,
     read_expect,
 )
 

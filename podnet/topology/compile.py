@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import Attachment, mac_of, wanted
 from podnet.errors import TopologyError
-from podnet.fabric import hostgw
+from podnet.fabric import Site, Terms, Way, fabric_of
+from podnet.kernel.impairment import kind_of
 from podnet.kernel.objects import (
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Loopback,
     Netns,
     NftTable,
     Process,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -25,13 +28,13 @@ from podnet.topology.marks import SWITCH, group_of, label_of, netns_of, short, t
 from podnet.topology.paths import Underlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from podnet.model.lab import InterfaceAddress
     from podnet.model.placement import PlacedNode, PlacedPod, Placement
-    from podnet.model.topology import ExtraRoute, Network, Pod
+    from podnet.model.topology import ExtraRoute, Impairment, Network, Pod
 
-__all__ = ["compile_topology", "node_netns", "pod_mtu", "uplink_of"]
+__all__ = ["compile_topology", "node_netns", "pod_mtu", "tunnel_of", "uplink_of"]
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -50,15 +53,27 @@ def uplink_of(placement: Placement, node: PlacedNode) -> str:
     return short("podnet", label_of(placement.topology.name, node.node.name, "eth0"))
 
 
+def tunnel_of(placement: Placement, node: PlacedNode) -> str:
+    """The name of the interface that a fabric may make on a node; on a host node, other labs have theirs too."""
+    fabric = placement.topology.networking.fabric
+    if not node.node.host:
+        return "podnet-wg" if fabric == "wireguard" else f"podnet-{fabric}"
+    return short("podnet", label_of(placement.topology.name, node.node.name, fabric))
+
+
 def pod_mtu(placement: Placement) -> int:
     """The MTU of pods and bridges: the file's, else the smallest underlay MTU less the fabric's overhead."""
+    networking = placement.topology.networking
     smallest = min(subnet.mtu for subnet in placement.topology.subnets)
-    return placement.topology.networking.mtu or smallest - hostgw.OVERHEAD
+    return networking.mtu or smallest - fabric_of(networking.fabric).overhead(networking.versions)
 
 
-def compile_topology(placement: Placement) -> State:
-    """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere."""
-    compiler = _Compiler(placement)
+def compile_topology(placement: Placement, plugin_state: Callable[[str], str] = str) -> State:
+    """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere.
+
+    ``plugin_state`` is the folder of what CNI plugins keep on the node with that namespace.
+    """
+    compiler = _Compiler(placement, plugin_state)
     objects = compiler.compile()
     if compiler.problems:
         raise TopologyError(compiler.problems)
@@ -66,8 +81,10 @@ def compile_topology(placement: Placement) -> State:
 
 
 class _Compiler:
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, plugin_state: Callable[[str], str]) -> None:
         self.placement = placement
+        self._plugin_state = plugin_state
+        self._config: dict[str, tuple[str, str]] = {}  # node -> its CNI network's name and configuration
         self.topology = placement.topology
         self.lab = placement.topology.name
         self.group = group_of(self.lab)
@@ -75,6 +92,8 @@ class _Compiler:
         self.underlay = Underlay(placement)
         self.mtu_of = {subnet.name: subnet.mtu for subnet in self.topology.subnets}
         self.versions = self.topology.networking.versions
+        self.fabric = fabric_of(self.topology.networking.fabric)
+        self.sites = {node.node.name: self._site(node) for node in placement.nodes}
         self.problems: list[str] = []
 
     def compile(self) -> list[KernelObject]:
@@ -93,7 +112,15 @@ class _Compiler:
         nodes = {node.node.name: node for node in self.placement.nodes}
         for pod in self.placement.pods:
             objects += self._pod(pod, nodes[pod.pod.node])
-        return objects
+        return objects + [self._impairment(each) for each in self.topology.impair]
+
+    def _impairment(self, impairment: Impairment) -> KernelObject:
+        node = next((n for n in self.placement.nodes if n.node.name == impairment.target), None)
+        netns, dev = netns_of(self.lab, impairment.target), impairment.interface
+        if node is not None:
+            netns = node_netns(self.placement, node)
+            dev = uplink_of(self.placement, node) if dev == "eth0" else dev
+        return Qdisc(netns, dev, kind_of(impairment.settings), impairment.settings)
 
     # -- the underlay -------------------------------------------------------------------------------------
 
@@ -187,13 +214,11 @@ class _Compiler:
         return "", {}
 
     def _fabric_from_router(self, netns: str, subnets: Sequence[str], node: PlacedNode) -> list[KernelObject]:
-        if self.topology.networking.fabric == "none":
-            return []
+        site = self.sites[node.node.name]
         if node.node.subnet in subnets:
-            dev = f"eth{subnets.index(node.node.subnet)}"
-            return hostgw.wanted(netns, dev, node, {a.version: str(a.ip) for a in node.addresses})
+            return self.fabric.router(netns, f"eth{subnets.index(node.node.subnet)}", site, site.addresses)
         dev, hops = self._towards(subnets, node.node.subnet)
-        return hostgw.wanted(netns, dev, node, hops) if dev else []
+        return self.fabric.router(netns, dev, site, hops) if dev else []
 
     # -- nodes and pods -----------------------------------------------------------------------------------
 
@@ -207,30 +232,52 @@ class _Compiler:
         gateways = [str(gateway) for gateway in node.gateways]
         objects: list[KernelObject] = [] if node.node.host else [Netns(netns), Loopback(netns)]
         objects += self._forwarding(netns)
-        label = label_of(self.lab, node.node.name, bridge)
-        objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
-        objects += self._without_dad(netns, bridge)
-        objects += [Address(netns, bridge, gateway) for gateway in gateways]
+        devices = [(dev, node.addresses)]
+        if self.topology.networking.cni is None:
+            label = label_of(self.lab, node.node.name, bridge)
+            objects.append(Bridge(netns, bridge, mac_of(gateways), self.mtu, group=self.group, altname=label))
+            objects += self._without_dad(netns, bridge)
+            objects += [Address(netns, bridge, gateway) for gateway in gateways]
+            devices.append((bridge, node.gateways))
         objects += self._plug(netns, dev, node.node.name, node.node.subnet, node.addresses)
         if not node.node.host:
             objects += self._default_routes(netns, dev, node.node.subnet)
         objects += self._underlay_routes(netns, dev, node.node.subnet, default=not node.node.host)
-        objects += self._fabric(netns, dev, node)
+        objects += self._fabric(node)
         if self.topology.networking.masquerade:
             objects.append(self._masquerade(netns, node))
-        devices = [(dev, node.addresses), (bridge, node.gateways)]
         objects += self._extras(node.node.name, netns, node.node.routes, devices)
         return objects + _sysctls(netns, node.node.sysctls)
 
-    def _fabric(self, netns: str, dev: str, node: PlacedNode) -> list[KernelObject]:
-        objects: list[KernelObject] = []
-        if self.topology.networking.fabric == "none":
-            return objects
+    def _site(self, node: PlacedNode) -> Site:
+        netns = node_netns(self.placement, node)
+        label = label_of(self.lab, node.node.name, self.topology.networking.fabric)
+        gateway = next((str(each) for each in node.gateways if each.version == 4), "")
+        # All tunnels' ends are one segment, and IPv6 gateways of different nodes may end in the same bytes.
+        mac = mac_of([gateway])[5:] if gateway else ":" + bytes.fromhex(short("", label)).hex(":")
+        return Site(
+            netns=netns,
+            dev=uplink_of(self.placement, node),
+            addresses={address.version: str(address.ip) for address in node.addresses},
+            cidrs=node.pod_cidrs,
+            gateways={gateway.version: str(gateway.ip) for gateway in node.gateways},
+            tunnel=tunnel_of(self.placement, node),
+            label=label,
+            mac="0a:5b" + mac,
+            key=node.public_key,
+        )
+
+    def _fabric(self, node: PlacedNode) -> list[KernelObject]:
+        networking = self.topology.networking
+        if networking.fabric == "none":
+            return []
+        ways = []
         for other in self.placement.nodes:
             if other is node:
                 continue
-            hops: dict[int, str] = {address.version: str(address.ip) for address in other.addresses}
-            if other.node.subnet != node.node.subnet:
+            site, direct = self.sites[other.node.name], other.node.subnet == node.node.subnet
+            hops = site.addresses
+            if not direct:
                 router = self.underlay.next_router(node.node.subnet, other.node.subnet)
                 if router is None:
                     self.problems.append(
@@ -238,8 +285,11 @@ class _Compiler:
                     )
                     continue
                 hops = self.underlay.addresses_in(router, node.node.subnet)
-            objects += hostgw.wanted(netns, dev, other, hops)
-        return objects
+            ways.append(Way(site, hops, direct))
+        terms = Terms(
+            self.versions, self.mtu, self.group, networking.vni, networking.fabric_port, networking.direct_routing
+        )
+        return self.fabric.node(terms, self.sites[node.node.name], ways)
 
     def _masquerade(self, netns: str, node: PlacedNode) -> NftTable:
         """One rule per family over one set, never a rule per pod."""
@@ -267,6 +317,9 @@ class _Compiler:
     def _pod(self, placed: PlacedPod, node: PlacedNode) -> list[KernelObject]:
         pod = placed.pod
         netns = netns_of(self.lab, pod.name)
+        if self.topology.networking.cni is not None:
+            made: list[KernelObject] = [Netns(netns), Loopback(netns), self._by_plugins(netns, node)]
+            return [*made, *_sysctls(netns, pod.sysctls), *self._processes(pod, netns)]
         addresses = tuple(str(address) for address in placed.addresses)
         attachment = Attachment(
             node_netns=node_netns(self.placement, node),
@@ -285,6 +338,16 @@ class _Compiler:
             objects += self._extras(pod.name, netns, pod.routes, [("eth0", placed.addresses)])
         objects += _sysctls(netns, pod.sysctls)
         return objects + self._processes(pod, netns)
+
+    def _by_plugins(self, netns: str, node: PlacedNode) -> Attached:
+        cni = self.topology.networking.cni
+        assert cni is not None  # noqa: S101 - asked by the caller
+        where = node_netns(self.placement, node)
+        if where not in self._config:
+            from podnet.topology.cninetwork import config_of
+
+            self._config[where] = config_of(cni, node, self.mtu, self._plugin_state(where))
+        return Attached(netns, "eth0", where, *self._config[where], ":".join(cni.path))
 
     @staticmethod
     def _processes(pod: Pod, netns: str) -> list[KernelObject]:

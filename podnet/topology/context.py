@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-from podnet.model.topology import Expectation, Network, Subnet
+from podnet.model.topology import CniNetwork, Expectation, Network, Subnet
 from podnet.topology import schema
 from podnet.topology.messages import narrow
 from podnet.topology.problem import MAX_PROBLEMS, Enough, Problem, Span, quote
@@ -94,6 +94,7 @@ class Context:
     expect: list[Expectation] = field(default_factory=list)
     versions: tuple[int, ...] = ()
     subnets: tuple[Subnet, ...] = ()
+    cni: CniNetwork | None = None
     pod_subnets: dict[int, Network] = field(default_factory=dict)
     _by_name: dict[str, Subnet] = field(default_factory=dict)
     pinned: dict[str, dict[int, Network]] = field(

@@ -124,15 +124,18 @@ def read_expect(context: Context) -> None:
         path: Path = ("expect", i)
         sources = roster.select(entry.from_, (*path, "from"))
         targets = roster.select(entry.to, (*path, "to"))
-        given = [name for name in ("icmp", "tcp", "udp") if getattr(entry, name) is not None]
+        given = [name for name in schema.PROTOCOLS if getattr(entry, name) is not None]
         if len(given) != 1:
-            message = "an expectation has one of `icmp: true`, `tcp: PORT` and `udp: PORT`"
+            message = (
+                "an expectation has one of `icmp: true` and `tcp`, `udp`, `sctp`, `connect`, `http`, `dns` with a port"
+            )
             context.report(
                 (*path, given[1]) if given else path, f"{message}, found {len(given) or 'none'}", key=bool(given)
             )
             continue
         families = _families(context, entry, path)
         _source(context, entry, path, families)
+        via = _bounds(context, entry, path, given[0])
         client = any(roster.kinds[name] == "client" for name in (*sources, *targets))
         default = "any" if client or entry.verdict != "reach" else "own"
         line = context.span(path).line
@@ -147,12 +150,52 @@ def read_expect(context: Context) -> None:
                     families,
                     entry.source or default,
                     line,
+                    entry.ttl,
+                    via,
+                    entry.mtu,
+                    entry.latency_ms,
+                    None if entry.loss_percent is None else entry.loss_percent / 100,
+                    float(entry.within or 0),
                 )
             )
 
 
+_ASKED_OF = {
+    "mtu": ("icmp",),
+    "latencyMs": ("icmp", "tcp", "udp", "sctp"),
+    "lossPercent": ("icmp", "tcp", "udp", "sctp"),
+    "ttl": ("icmp", "tcp", "udp", "sctp"),
+    "via": ("icmp", "tcp", "udp", "sctp"),
+}
+
+
+def _bounds(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> tuple[str, ...] | None:
+    """Check what is asked of packets that get through; the names of ``via``."""
+    given = {
+        "ttl": entry.ttl, "via": entry.via, "mtu": entry.mtu, "latencyMs": entry.latency_ms,
+        "lossPercent": entry.loss_percent,
+    }  # fmt: skip
+    for key, value in given.items():
+        if value is None:
+            continue
+        if entry.verdict != "reach":
+            message = f"`{key}` is about packets that arrive, and `verdict` is {entry.verdict}"
+            context.report((*path, key), message, f"take `{key}` out, or write another `verdict`", key=True)
+        elif protocol not in _ASKED_OF[key]:
+            message = f"`{key}` is not measured by `{protocol}`"
+            context.report((*path, key), message, f"write it for {', '.join(_ASKED_OF[key])}", key=True)
+    if entry.via is None:
+        return None
+    hosts = [*context.declared.of_kind("node"), *context.declared.of_kind("router")]
+    for i, name in enumerate(entry.via):
+        if name not in hosts:
+            message = f"there is no node or router {quote(name)} that could forward"
+            context.report((*path, "via", i), message, did_you_mean(name, hosts))
+    return tuple(entry.via)
+
+
 def _ports(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> list[int]:
-    value = entry.tcp if protocol == "tcp" else entry.udp if protocol == "udp" else 0
+    value = 0 if protocol == "icmp" else getattr(entry, protocol)
     ports = value if isinstance(value, list) else [value or 0]
     seen = set[int]()
     for i, port in enumerate(ports):

@@ -44,6 +44,9 @@ __all__ = [
 NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"  # RFC 1123's label
 ADDRESS_PATTERN = r"^\s*[0-9A-Fa-f:.]+\s*$"
 DESTINATION_PATTERN = r"^\s*(default|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)\s*$"
+PERCENTAGE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"
+DURATION_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*(us|ms|s)\s*$"
+RATE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*[kmg]?bit\s*$"
 SOURCE_PATTERN = r"^(own|node|any|\s*[0-9A-Fa-f:.]+\s*)$"
 CIDR_PATTERN = r"^\s*[0-9A-Fa-f:.]+/[0-9]{1,3}(\s*,\s*[0-9A-Fa-f:.]+/[0-9]{1,3})?\s*$"
 INTERFACE_PATTERN = r"^[^/:\s]{1,15}$"
@@ -209,6 +212,34 @@ def sysctl_value(value: object) -> str:
     if not text.isprintable() or len(text) > 200 or not text:
         raise wrong(f"{quote(text)} is no sysctl value", "one line of 1 to 200 printable characters")
     return text
+
+
+def percentage(value: object) -> int:
+    """A share of all packets, in parts of 2**32 - 1."""
+    return _impairment("loss", value)
+
+
+def duration(value: object) -> int:
+    """A time, in nanoseconds."""
+    return _impairment("delay", value)
+
+
+def rate(value: object) -> int:
+    """Bits per second, as bytes per second."""
+    return _impairment("rate", value)
+
+
+def _impairment(name: str, value: object) -> int:
+    from podnet.kernel.impairment import parse
+
+    example = {"loss": "5%", "delay": "20ms", "rate": "10mbit"}[name]
+    if not isinstance(value, str):
+        raise wrong(f"{value} has no unit", f"write it like {example}")
+    try:
+        return parse(name, value)
+    except ValueError as error:
+        what, hint = error.args
+        raise wrong(what.replace("'", '"'), hint) from None
 
 
 def env_name(value: str) -> str:

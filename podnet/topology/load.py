@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def load(path: str | Path) -> Topology:
 
 def loads(text: str, path: str = "<text>") -> Topology:
     """Check a topology that is already text; ``path`` is what problems name it. Raises ``TopologyError``."""
+    # pydantic would look through all installed packages for plugins of its own (10 ms), and run them.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from podnet.topology.check import check
+    from podnet.topology.cninetwork import read_cni
     from podnet.topology.resolve import resolve
     from podnet.topology.source import parse
     from podnet.topology.tree import Mapping
@@ -43,6 +47,8 @@ def loads(text: str, path: str = "<text>") -> Topology:
         message = f"a topology is a mapping (`key: value`), and the file holds {what}"
         document.problems.append(Problem(span, message, "it starts with `name:` and `nodes:`"))
     context = check(document)
+    if context is not None and context.file.networking.cni is not None:
+        document.problems += read_cni(context, path)
     problems = sorted(dict.fromkeys(document.problems))
     if problems or context is None:
         told = [render(p, path, document.lines) for p in problems[:MAX_PROBLEMS]]

@@ -282,7 +282,7 @@ def _wrong_word(path: Path, node: Node, expected: str) -> tuple[str, str]:
     if not isinstance(node, Scalar):
         return f"{name} must be one of {', '.join(words)}", ""
     if path[-1] == "fabric":
-        exists = f"fabrics today are {' and '.join(words)}"
+        exists = f"there are {', '.join(words[:-1])} and {words[-1]}"
         return f"there is no fabric {quote(node.text)}", exists
     return f"{quote(node.text)} is no {name}", did_you_mean(node.text, words, "it is one of")
 
@@ -302,7 +302,7 @@ def _out_of_bounds(kind: str, path: Path, node: Node, ctx: dict[str, Any]) -> tu
 
 def _bounds(path: Path) -> tuple[int, int]:
     keys = [p for p in path if isinstance(p, str)]
-    if keys[-1] in ("tcp", "udp"):
+    if keys[-1] in ("tcp", "udp", "sctp", "connect", "http", "dns"):
         return 1, 65535
     model = _model_at(path[:-1])
     field = next(f for n, f in model.model_fields.items() if keys[-1] in (f.alias, n)) if model else None

@@ -183,6 +183,8 @@ def _pods(
     earlier: Mapping[str, Sequence[str]],
     problems: list[str],
 ) -> tuple[PlacedPod, ...]:
+    if topology.networking.cni is not None:
+        return tuple(PlacedPod(pod, ()) for pod in topology.pods)  # the plugins choose
     pools: dict[tuple[str, int], Pool] = {
         (node, cidr.version): Pool(cidr) for node, networks in cidrs.items() for cidr in networks
     }

@@ -1,4 +1,4 @@
-"""Checks of networks: IP versions, overlaps, capacity, MTU."""
+"""Checks of networks: IP versions, overlaps, capacity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from podnet.topology.context import Context
 from podnet.topology.problem import quote
 from podnet.topology.tree import Path
 
-__all__ = ["MAX_PORTS", "check_capacity", "check_mtu", "check_ranges", "first_host", "hosts", "pod_room", "written"]
+__all__ = ["MAX_PORTS", "check_capacity", "check_ranges", "first_host", "hosts", "pod_room", "written"]
 
 MAX_PORTS = 1023  # BR_MAX_PORTS in net/bridge/br_private.h is 1024, and port 0 is not used
 _SPECIAL = {
@@ -278,21 +278,3 @@ def _subnets(context: Context) -> None:
                 message = f"{what}: {network} has {max(0, hosts(network) - kept):,} addresses for hosts{first}"
                 part = context.part(path, network.version)
                 context.report(path, f"{message}; {count:,} stand in it", f"take a /{wider} or larger", part=part)
-
-
-def check_mtu(context: Context) -> None:
-    """IPv6 needs 1280 bytes (RFC 8200, section 5), and no pod sends more than the underlay carries."""
-    networking = context.file.networking
-    path: Path = ("networking", "mtu")
-    for i, subnet in enumerate(context.file.underlay.subnets):
-        if subnet.mtu < 1280 and 6 in context.versions:
-            message = f"`mtu` of subnet {quote(subnet.name)} is {subnet.mtu}, and IPv6 needs at least 1280"
-            context.report(("underlay", "subnets", i, "mtu"), message)
-    if networking.mtu is None:
-        return
-    if networking.mtu < 1280 and 6 in context.versions:
-        context.report(path, f"`mtu` is {networking.mtu}, and IPv6 needs at least 1280")
-    least = min(context.subnets, key=lambda s: s.mtu)
-    if networking.mtu > least.mtu:
-        message = f"`mtu` is {networking.mtu}, and subnet {quote(least.name)} of the underlay carries {least.mtu}"
-        context.report(path, message, f"write {least.mtu} or less, or raise `mtu` of that subnet")

@@ -22,6 +22,9 @@ END = "<!-- end of the reference -->"
 _SECTIONS = (
     ("The top of the file", ""),
     ("`networking`", "Networking"),
+    ("`networking.vxlan`", "Vxlan"),
+    ("`networking.wireguard`", "Wireguard"),
+    ("`networking.ipip`", "Ipip"),
     ("`underlay`", "Underlay"),
     ("`underlay.subnets`", "Subnet"),
     ("`underlay.routers`", "Router"),
@@ -31,6 +34,7 @@ _SECTIONS = (
     ("`env` as a list", "EnvVar"),
     ("`clients`", "Client"),
     ("`routes`", "Route"),
+    ("`impair`", "Impairment"),
     ("`expect`", "Expectation"),
     ("Selector", "Selector"),
 )
@@ -40,10 +44,14 @@ _FORMS = {
     formats.INTERFACE_PATTERN: "interface name",
     formats.ADDRESS_PATTERN: "address",
     formats.DESTINATION_PATTERN: "network, address, `default`",
+    formats.PERCENTAGE_PATTERN: "percentage",
+    formats.DURATION_PATTERN: "time",
+    formats.RATE_PATTERN: "rate",
     formats.SOURCE_PATTERN: "`own`, `node`, `any`, address",
 }
 _PLURALS = {"address": "addresses", "text": "texts"}
-_WORDS = {"EnvVar": "variable", "Networking": "mapping", "Underlay": "mapping"}
+_MAPPINGS = ("Networking", "Vxlan", "Wireguard", "Ipip", "Underlay")
+_WORDS = {"EnvVar": "variable"} | dict.fromkeys(_MAPPINGS, "mapping")
 
 
 def reference() -> str:

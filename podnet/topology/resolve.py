@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from podnet.model.topology import Address, Client, Container, Networking, Node, Pod, Router, Topology
 from podnet.topology import schema
 from podnet.topology.context import Context
+from podnet.topology.impair import impairments
 from podnet.topology.routes import extra_routes
 
 __all__ = ["resolve"]
@@ -27,6 +28,15 @@ def resolve(context: Context, path: str) -> Topology:
             masquerade=networking.masquerade,
             node_prefix_v4=networking.node_cidr_mask_size_ipv4,
             node_prefix_v6=networking.node_cidr_mask_size_ipv6,
+            cni=context.cni,
+            vni=networking.vxlan.vni,
+            fabric_port={"vxlan": networking.vxlan.port, "wireguard": networking.wireguard.port}.get(
+                networking.fabric, 0
+            ),
+            direct_routing={
+                "vxlan": networking.vxlan.direct_routing,
+                "ipip": networking.ipip.direct_routing,
+            }.get(networking.fabric, False),
         ),
         subnets=context.subnets,
         nodes=tuple(_node(context, node) for node in file.nodes),
@@ -52,6 +62,7 @@ def resolve(context: Context, path: str) -> Topology:
             for client in file.clients
         ),
         expect=tuple(context.expect),
+        impair=impairments(context),
         path=path,
     )
 

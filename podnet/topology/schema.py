@@ -96,6 +96,29 @@ class Section(BaseModel):
     )
 
 
+_DIRECT = "Whether nodes that share a subnet are routed to without a tunnel."
+
+
+class Vxlan(Section):
+    """Settings of `fabric: vxlan`."""
+
+    vni: int = Field(1, ge=1, le=2**24 - 1, description="The VXLAN network identifier.")
+    port: Port = Field(8472, description="The UDP port; `4789` is IANA's.")
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
+class Wireguard(Section):
+    """Settings of `fabric: wireguard`."""
+
+    port: Port = Field(51820, description="The UDP port.")
+
+
+class Ipip(Section):
+    """Settings of `fabric: ipip`."""
+
+    direct_routing: bool = Field(False, description=_DIRECT)
+
+
 class Networking(Section):
     """Cluster-wide settings, with the keys and defaults of kind's cluster configuration."""
 
@@ -105,19 +128,37 @@ class Networking(Section):
         "Default: `10.244.0.0/16`, `fd00:10:244::/56`, or both, by `ipFamily`.",
     )
     ip_family: Literal["ipv4", "ipv6", "dual"] = Field("ipv4", description="The IP versions in use.")
-    fabric: Literal["host-gw", "none"] = Field(
+    fabric: Literal["host-gw", "vxlan", "wireguard", "ipip", "none"] = Field(
         "host-gw",
         description="How nodes reach each other's pod CIDRs: `host-gw` is a route per node over the underlay, "
+        "`vxlan`, `wireguard` (encrypted) and `ipip` (IPv4 only) are tunnels between the nodes, "
         "`none` leaves it to the file's own `routes`.",
     )
+    vxlan: Vxlan = Field(default=Vxlan.model_construct(), description="What `vxlan` tunnels are made with.")
+    wireguard: Wireguard = Field(
+        default=Wireguard.model_construct(), description="What `wireguard` tunnels are made with."
+    )
+    ipip: Ipip = Field(default=Ipip.model_construct(), description="What `ipip` tunnels are made with.")
     mtu: Mtu | None = Field(
         None,
-        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU. "
-        "Default: derived from the underlay and the fabric.",
+        description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU "
+        "less what the fabric takes. Default: exactly that.",
     )
     bridge: BridgeName = Field("podnet0", description="Name of the bridge on every node, at most 15 bytes.")
     masquerade: bool = Field(
         True, description="Whether what pods send out of the cluster leaves with their node's address."
+    )
+    cni: str | None = Field(
+        None,
+        min_length=1,
+        description="A CNI configuration list that attaches the pods instead of podnet: its plugins are called as a "
+        "container runtime calls them, in the node's namespace. A path, relative to this file; see *CNI plugins*.",
+    )
+    cni_path: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Where the plugins are, first found first taken; relative to this file. Default: podnet's own "
+        "`cni`, `/usr/lib/cni`, `/opt/cni/bin`.",
     )
     node_cidr_mask_size_ipv4: int = Field(
         24,
@@ -304,12 +345,14 @@ Ports = Annotated[
 True_ = Annotated[bool, AfterValidator(formats.only_true), WithJsonSchema({"type": "boolean", "const": True})]
 
 
-class Expectation(Section):
-    """What must be seen when the pairs of `from` and `to` talk; exactly one of `icmp`, `tcp` and `udp`."""
+# The protocols of an expectation, in the order in which messages name them.
+PROTOCOLS = ("icmp", "tcp", "udp", "sctp", "connect", "http", "dns")
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["icmp"]}, {"required": ["tcp"]}, {"required": ["udp"]}]}
-    )
+
+class Expectation(Section):
+    """What must be seen when the pairs of `from` and `to` talk, by exactly one protocol: a key from `icmp` to `dns`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in PROTOCOLS]})
 
     from_: Selection = Field(
         alias="from",
@@ -319,6 +362,15 @@ class Expectation(Section):
     icmp: True_ | None = Field(None, description="`true`: an ICMP echo.")
     tcp: Ports | None = Field(None, description="A TCP port, or a list of ports.")
     udp: Ports | None = Field(None, description="A UDP port, or a list of ports.")
+    sctp: Ports | None = Field(
+        None,
+        description="An SCTP port, or a list: its INIT, which podnet answers itself, so that no kernel needs SCTP.",
+    )
+    connect: Ports | None = Field(
+        None, description="A TCP port, or a list: a whole connection, not only its first step."
+    )
+    http: Ports | None = Field(None, description="A TCP port, or a list: an HTTP request, answered by any status.")
+    dns: Ports | None = Field(None, description="A UDP port, or a list: a DNS query, answered by any response.")
     verdict: Literal["reach", "refuse", "drop"] = Field(
         "reach", description="What must happen: an answer comes, it is refused, or nothing comes back."
     )
@@ -328,6 +380,45 @@ class Expectation(Section):
         description="The sender's address as the receiver must see it: `own`, `node` (that of the sender's node), "
         "`any`, or an address. Default: `own`; `any` where a client takes part or `verdict` is not `reach`.",
     )
+    ttl: Annotated[int, Field(ge=1, le=255)] | None = Field(
+        None, description="TTL or hop limit that the receiver must see: 64 less one for each host that forwards."
+    )
+    via: list[str] | None = Field(
+        None, description="Names of the nodes and routers that forward the packet, in order; `[]` for none."
+    )
+    mtu: Mtu | None = Field(None, description="Size in bytes of the largest IP packet that passes; `icmp` only.")
+    latency_ms: Annotated[int, Field(ge=1, le=60000)] | None = Field(
+        None, description="Milliseconds that the median of 20 round trips may take; `icmp`, `tcp` and `udp` only."
+    )
+    loss_percent: Annotated[int, Field(ge=0, le=99)] | None = Field(
+        None, description="Share of 100 packets that may be lost, in percent; `icmp`, `tcp` and `udp` only."
+    )
+    within: Annotated[int, Field(ge=1, le=3600)] | None = Field(
+        None, description="Seconds that the network has to become what is expected: until then it is asked again."
+    )
+
+
+Percentage = Annotated[
+    int, PlainValidator(formats.percentage), WithJsonSchema({"type": "string", "pattern": formats.PERCENTAGE_PATTERN})
+]
+Duration = Annotated[
+    int, PlainValidator(formats.duration), WithJsonSchema({"type": "string", "pattern": formats.DURATION_PATTERN})
+]
+Rate = Annotated[int, PlainValidator(formats.rate), WithJsonSchema({"type": "string", "pattern": formats.RATE_PATTERN})]
+
+
+class Impairment(Section):
+    """What an interface does to the packets that it sends; without netem in the kernel, `rate` alone works."""
+
+    target: str = Field(description="Name of a pod, node, client or router.")
+    interface: InterfaceName = Field("eth0", description="The interface that sends.")
+    delay: Duration | None = Field(None, description="How long each packet is held back, as in `20ms`.")
+    jitter: Duration | None = Field(None, description="By how much `delay` varies, as in `5ms`.")
+    loss: Percentage | None = Field(None, description="How many packets are lost, as in `1%`.")
+    duplicate: Percentage | None = Field(None, description="How many packets are sent twice, as in `1%`.")
+    reorder: Percentage | None = Field(None, description="How many packets are not held back, as in `25%`.")
+    corrupt: Percentage | None = Field(None, description="How many packets have a bit flipped, as in `0.1%`.")
+    rate: Rate | None = Field(None, description="Bits per second at most, as in `10mbit`.")
 
 
 class File(Section):
@@ -341,6 +432,7 @@ class File(Section):
     nodes: list[Node] = Field(min_length=1, description="The nodes, at least one.")
     pods: list[Pod] = Field(default=[], description="The pods.")
     clients: list[Client] = Field(default=[], description="Hosts outside the cluster, on the underlay.")
+    impair: list[Impairment] = Field(default=[], description="Interfaces that lose, delay, disorder or limit.")
     expect: list[Expectation] = Field(
         default=[], description="Adds to, or overrides, what the Kubernetes network model says must be reachable."
     )

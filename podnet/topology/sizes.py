@@ -14,6 +14,7 @@ _MOST: dict[Path, int] = {
     ("pods",): MAX_PODS,
     ("clients",): 10_000,
     ("expect",): 10_000,
+    ("impair",): 10_000,
     ("underlay", "subnets"): 1_000,
     ("underlay", "routers"): 1_000,
 }

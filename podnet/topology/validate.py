@@ -23,9 +23,12 @@ _ROUNDS = 12  # cutting a required key cuts its owner the next time: the schema 
 # keys whose absence changes nothing that another value is checked against
 _LOOSE = frozenset({
     "labels", "annotations", "routes", "sysctls", "containers", "podCIDR", "addresses", "mtu", "host", "replicas",
-    "verdict", "family", "source",
+    "verdict", "family", "source", "ttl", "latencyMs", "lossPercent", "within",
 })  # fmt: skip
-_STAND_INS: dict[str, object] = {"name": "lab", "from": "*", "to": "*", "icmp": True, "tcp": 1, "udp": 1}
+_STAND_INS: dict[str, object] = {
+    "name": "lab", "from": "*", "to": "*", "icmp": True, "tcp": 1, "udp": 1, "sctp": 1,
+    "connect": 1, "http": 1, "dns": 1,
+}  # fmt: skip
 # what all further checks stand on: without one of these only their own problems are told
 _FATAL: frozenset[Path] = frozenset({(), ("nodes",), ("pods",), ("clients",), ("underlay",), ("networking",)})
 _ENTRIES = frozenset({"nodes", "pods", "clients", "expect", "subnets", "routers"})

@@ -30,6 +30,34 @@ def measure(runs: int) -> dict[str, object]:
     return {"hosts": HOSTS, "runs": times, "seconds": {name: median(values) for name, values in times.items()}}
 
 
+def pingall(hosts: int) -> float:
+    """Seconds a pair of Mininet's pingAll() between so many hosts on one switch."""
+    done = subprocess.run(
+        [DEBIAN_PYTHON, __file__, "pingall", str(hosts)], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"bench: Mininet failed:\n{done.stdout}{done.stderr}")
+    return float(json.loads(done.stdout.splitlines()[-1])["pair"])
+
+
+def ping_inside(hosts: int) -> None:
+    """One pingAll; prints seconds for a pair."""
+    from mininet.net import Mininet
+    from mininet.nodelib import LinuxBridge
+    from mininet.topo import SingleSwitchTopo
+
+    Mininet.inited = True
+    net = Mininet(topo=SingleSwitchTopo(hosts), switch=LinuxBridge, controller=None)
+    net.start()
+    started = time.perf_counter()
+    lost = net.pingAll(timeout="1")
+    took = time.perf_counter() - started
+    net.stop()
+    if lost:
+        sys.exit(f"{lost} % lost")
+    print(json.dumps({"pair": took / (hosts * (hosts - 1))}))
+
+
 def inside() -> None:
     """One start and stop; prints seconds."""
     from mininet.net import Mininet
@@ -49,4 +77,7 @@ def inside() -> None:
 
 
 if __name__ == "__main__":
-    inside()
+    if sys.argv[1:2] == ["pingall"]:
+        ping_inside(int(sys.argv[2]))
+    else:
+        inside()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fabrics
 import plugin
 
 
@@ -15,11 +16,26 @@ def render(results: dict[str, Any], *, markdown: bool) -> str:
         blocks += lab_blocks(results["lab"], markdown=markdown)
     if "mininet" in results:
         blocks += mininet_blocks(results["mininet"], results.get("lab"), markdown=markdown)
+    if "reach" in results:
+        blocks += reach_blocks(results["reach"], markdown=markdown)
     if "startup" in results:
         blocks += startup_blocks(results["startup"], markdown=markdown)
     if "plugin" in results:
         blocks += plugin_blocks(results["plugin"], markdown=markdown)
+    if "fabrics" in results:
+        blocks += fabric_blocks(results["fabrics"], markdown=markdown)
     return "\n\n".join(blocks)
+
+
+def fabric_blocks(results: dict[str, Any], *, markdown: bool) -> list[str]:
+    head = ["fabric", "Gbit/s", "of host-gw", "echo ms", "of host-gw"]
+    blocks = [
+        heading("fabrics: one TCP stream, and an echo there and back", markdown=markdown),
+        grid(head, fabrics.rows(results), markdown=markdown),
+    ]
+    if results["lacking"]:
+        blocks.append(f"This kernel lacks {' and '.join(results['lacking'])}.")
+    return blocks
 
 
 def plugin_blocks(results: dict[str, Any], *, markdown: bool) -> list[str]:
@@ -82,6 +98,24 @@ def mininet_blocks(mininet: dict[str, Any], lab: dict[str, Any] | None, *, markd
             rows.append([*row, ms(added, 3), f"{each / added:.1f}" if added > 0 else "", ms(here["podnet_down"])])
     head = ["", "up ms", "up / hosts", "times faster", "a pod ms", "times faster", "down ms"]
     return [heading("Mininet with Linux bridges", markdown=markdown), grid(head, rows, markdown=markdown)]
+
+
+def reach_blocks(reach: dict[str, Any], *, markdown: bool) -> list[str]:
+    rows = []
+    for name, took in reach["seconds"].items():
+        memory, worked = reach["memory"].get(name), reach["processor"].get(name)
+        pods = int(name.split()[0]) if name[0].isdigit() else 0
+        pair = f"{took / pods**2 * 1e6:.1f}" if pods else ""
+        rows.append(
+            [name, f"{took:.2f}", f"{worked:.2f}" if worked else "", pair, f"{memory:.0f}" if memory else ""]
+        )  # fmt: skip
+    head = ["all ordered pairs, a pod to itself included", "seconds", "of processors", "us a pair", "MiB"]
+    peers = [[name, f"{took * 1000:.2f}", f"{took * 9900:.0f}"] for name, took in reach["peers"].items()]
+    return [
+        heading("Reachability: podnet test as a whole process", markdown=markdown),
+        grid(head, rows, markdown=markdown),
+        grid(["peer", "ms a pair", "9,900 pairs would take s"], peers, markdown=markdown),
+    ]
 
 
 def startup_blocks(startup: dict[str, Any], *, markdown: bool) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "kernel/lab"))
+for folder in ("lab", "contract", "fabric"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "kernel" / folder))
 
 # When they are loaded, each makes a link of its own (tunl0, sit0, ip6tnl0) in every namespace that there is.
 _PRESENT_AT_ONCE = ("ipip", "sit", "ip6_tunnel")

@@ -121,6 +121,13 @@ def remove(
     """
     noted = {each.name: each for each in book.parts(owner) if names is None or each.name in names}
     known = {part.name: part for part in reversed(PARTS) if part.name in noted}
+    stuck = []
+    for part in list(known.values()):
+        try:
+            part.unmake(machine, owner, noted[part.name].data)
+        except PodnetError as error:
+            stuck.append(as_cni_error(error))
+            del known[part.name], noted[part.name]
     elements: list[Element] = []
     for name, each in noted.items():
         # Ledgers of the first layout have the addresses only.
@@ -128,9 +135,12 @@ def remove(
     # The kernel takes up to 16 ms to delete an element: nobody else waits for that. So others may have come to have
     # one of them meanwhile, or been the only others that had it: what is true is seen, and done, in the transaction.
     alone = book.unshared(owner, elements)
-    steps = [lambda part=part: part.unmake(machine, owner, noted[part.name].data) for part in known.values()]
-    all_of([*steps, lambda: _delete(machine, alone, meanwhile)])
+    try:
+        _delete(machine, alone, meanwhile)
+    except PodnetError as error:
+        _raise_all([*stuck, as_cni_error(error)])
     if not noted:
+        _raise_all(stuck)
         return
     with book.transaction():
         for name in noted:
@@ -141,6 +151,7 @@ def remove(
         gone = {each[:3] for each in alone}
         rules.put_back(machine, [each for each in theirs if each[:3] in gone])
     all_of([lambda part=part: part.removed(machine, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
+    _raise_all(stuck)
 
 
 def _delete(machine: Machine, elements: Sequence[Element], meanwhile: Callable[[], None]) -> None:
@@ -197,6 +208,10 @@ def all_of(steps: Sequence[Callable[[], object]]) -> None:
             step()
         except PodnetError as error:
             errors.append(as_cni_error(error))
+    _raise_all(errors)
+
+
+def _raise_all(errors: list[CNIError]) -> None:
     if errors:
         first = errors[0]
         raise CNIError(first.code, first.msg, "; ".join(filter(None, [first.details, *map(str, errors[1:])])))

@@ -18,6 +18,7 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "decode", "encode", "fold", "re
 
 MAX_BYTES = 64 << 20  # the valid attachments of a GC are some 240 bytes each
 MAX_DEPTH = 200
+_PATIENCE_MS = 500
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _UINT64 = (0, (1 << 64) - 1)
 
@@ -31,9 +32,10 @@ def fold(key: str) -> str:
 
 
 def read(descriptor: int = 0, *, patient: bool = True, limit: int = MAX_BYTES) -> bytes:
-    """All of standard input; with ``patient=False`` only what is there already (VERSION must not wait).
+    """All of standard input; with ``patient=False`` what comes within half a second (for VERSION).
 
-    Raises ``CNIError`` 5 when it cannot be read or is larger than ``limit`` bytes.
+    A runtime writes after it has started the plugin, on a busy machine much later; who leaves an empty input open still
+    gets the answer. Raises ``CNIError`` 5 when it cannot be read or is larger than ``limit`` bytes.
     """
     import os
 
@@ -57,7 +59,7 @@ def _readable(descriptor: int) -> bool:
 
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return any(events & select.POLLIN for _, events in poll.poll(0))
+    return any(events & select.POLLIN for _, events in poll.poll(_PATIENCE_MS))
 
 
 def decode(data: bytes, what: str = "network config") -> Document:

@@ -12,9 +12,10 @@ from podnet.conform.observe import added, ip_json
 from podnet.conform.sections.table import Table
 
 if TYPE_CHECKING:
-    from podnet.conform.case import Attachment, Case
+    from podnet.conform.case import Case
     from podnet.conform.model import Exchange, Kind
     from podnet.conform.observe import Snapshot
+    from podnet.conform.subject import Attachment
 
 __all__ = ["TABLE"]
 

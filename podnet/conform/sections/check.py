@@ -11,8 +11,9 @@ from podnet.conform.sections.delete import wipe_state
 from podnet.conform.sections.table import Table
 
 if TYPE_CHECKING:
-    from podnet.conform.case import Attachment, Case
+    from podnet.conform.case import Case
     from podnet.conform.model import Kind
+    from podnet.conform.subject import Attachment
 
 __all__ = ["TABLE"]
 

@@ -11,8 +11,9 @@ from podnet.conform.observe import added
 from podnet.conform.sections.table import Table
 
 if TYPE_CHECKING:
-    from podnet.conform.case import Attachment, Case, Delegate
+    from podnet.conform.case import Case, Delegate
     from podnet.conform.model import Exchange
+    from podnet.conform.subject import Attachment
 
 __all__ = ["TABLE"]
 

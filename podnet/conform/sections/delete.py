@@ -15,8 +15,9 @@ from podnet.conform.sections.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from podnet.conform.case import Attachment, Case
+    from podnet.conform.case import Case
     from podnet.conform.model import Kind
+    from podnet.conform.subject import Attachment
 
     _Damage = Callable[[Case, Attachment], dict[str, str | None]]
 

@@ -22,6 +22,7 @@ from podnet.kernel.objects import (
     Neighbours,
     Netns,
     NftTable,
+    Qdisc,
     Route,
     State,
     Sysctl,
@@ -75,6 +76,10 @@ NEIGHBOUR = neighbour(B, "eth0", "10.0.0.1", BRIDGE.mac)
 OTHER_NEIGHBOUR = neighbour(B, "eth0", "10.0.0.1", "02:00:00:00:00:99")
 NEIGHBOUR6 = neighbour(B, "eth0", "fd00::1", BRIDGE.mac)
 
+SLOW = Qdisc(A, "br0", "tbf", (("rate", 125_000),))
+SLOWER = replace(SLOW, settings=(("rate", 12_500),))
+FAST = replace(SLOW, settings=(("rate", 12_500_000_000),))  # more than 32 bits hold
+
 NETS = [Op("add", Netns(A)), Op("add", Netns(B))]
 LINKS = [
     *NETS,
@@ -102,7 +107,9 @@ def state(*objects: KernelObject) -> State:
 def observed(kernel: Kernel, *also: KernelObject) -> State:
     """All namespaces of the test, with the sysctls and tables in ``also``."""
     sysctls = [(each.netns, each.name) for each in also if isinstance(each, Sysctl)]
-    return kernel.observe([A, B, C], sysctls, [each for each in also if isinstance(each, NftTable)], [A, B, C])
+    return kernel.observe(
+        [A, B, C], sysctls, [each for each in also if isinstance(each, NftTable)], [A, B, C], [A, B, C]
+    )
 
 
 def test_what_was_added_is_observed_in_every_field(kernel: Kernel) -> None:
@@ -221,6 +228,8 @@ ADDED = [
         [Op("set", Sysctl(A, "net/ipv4/ip_forward", "1")), Op("set", Sysctl(A, RP_FILTER, "2"))],
         [Sysctl(A, "net/ipv4/ip_forward", "1"), Sysctl(A, RP_FILTER, "2")],
     ),
+    ("an impairment", [Op("add", SLOW)], [SLOW]),
+    ("another one, once the first is gone", [Op("add", SLOW), Op("delete", SLOW), Op("add", SLOWER)], [SLOWER]),
     ("a table", [Op("add", NftTable(A, "ip", "podnet", RULES))], [NftTable(A, "ip", "podnet", RULES)]),
     (
         "a table is replaced as a whole",
@@ -321,6 +330,11 @@ TAKEN_ALONG: list[tuple[str, list[Op], Op, tuple[KernelObject, ...], tuple[Kerne
     ("IPv6 routes forget their source",
      [Op("add", ADDRESS9), Op("add", VIA_SOURCE6)], Op("delete", ADDRESS9),
      (ADDRESS9,), (replace(VIA_SOURCE6, src=""),)),
+    ("a link takes its impairment along", [Op("add", SLOW)], Op("delete", BRIDGE),
+     (SLOW, BRIDGE, GATEWAY, GATEWAY6), (replace(NEAR, master="", hairpin=False),)),
+    ("an impairment goes alone", [Op("add", FAST)], Op("delete", FAST), (FAST,), ()),
+    ("a link that goes down keeps its impairment", [Op("add", SLOW)], Op("set", replace(BRIDGE, up=False), ("up",)),
+     (GATEWAY6,), (replace(BRIDGE, up=False),)),
     ("a later address of a network goes alone", [Op("add", SECOND)], Op("delete", SECOND), (SECOND,), ()),
     ("the first address of a network takes the later ones along",
      [Op("set", Sysctl(B, "net/ipv4/conf/eth0/promote_secondaries", "0"), ("value",)), Op("add", SECOND)],
@@ -363,7 +377,8 @@ GONE = [
     for each in (
         Netns(C), Bridge(A, "br9", "02:00:00:00:00:77"), replace(WIRE), replace(POD, address="10.0.0.99/24"),
         replace(POD, dev="eth9"), Route(B, "10.9.0.0/16", "10.0.0.1", "eth0"), replace(DEFAULT, dev="eth9"),
-        neighbour(B, "eth1", "10.0.0.99", BRIDGE.mac), NftTable(A, "ip", "podnet-9", ""),
+        neighbour(B, "eth1", "10.0.0.99", BRIDGE.mac), SLOW, replace(SLOW, dev="br9"),
+        NftTable(A, "ip", "podnet-9", ""),
     )
 ]  # fmt: skip
 
@@ -403,6 +418,7 @@ REFUSED = [
     (Op("add", replace(POD, dev="eth9")), errno.ENODEV),
     (Op("add", Route(B, "10.5.0.0/16", dev="eth9")), errno.ENODEV),
     (Op("add", replace(NEIGHBOUR, dev="eth9")), errno.ENODEV),
+    (Op("add", replace(SLOW, dev="br9")), errno.ENODEV),
     (Op("add", Route(B, "10.5.0.0/16", "10.9.0.1", "eth0")), errno.ENETUNREACH),
     (Op("add", Route(B, "fd05::/64", "fd09::1", "eth0")), errno.EHOSTUNREACH),
     (Op("add", Route(B, "10.5.0.0/16", dev="eth0", src="10.0.0.99")), errno.EINVAL),

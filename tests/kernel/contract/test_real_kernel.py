@@ -140,6 +140,12 @@ class TestIproute2SeesWhatWasAskedFor:
         assert (row["address"], row["mtu"], row["group"]) == (POD_MAC, 1450, str(GROUP))
         assert (row["inet6_addr_gen_mode"], "LOWER_UP" in row["flags"]) == ("none", True)
 
+    @pytest.mark.parametrize(("netns", "dev"), [(NODE, "pod0"), (POD, "eth0")])
+    def test_one_queue_from_the_start(self, netns: str, dev: str) -> None:
+        """Others would be made and taken away again, which the kernel waits for RCU for."""
+        (row,) = ip(netns, "-d", "link", "show", dev)
+        assert (row["num_tx_queues"], row["num_rx_queues"]) == (1, 1)
+
     def test_addresses_and_no_others(self) -> None:
         assert addresses(POD, "eth0") == {("10.0.0.2", 24), ("fd00::2", 64)}
         # The bridge keeps the kernel's link-local address: it answers IPv6 neighbours.

@@ -142,6 +142,30 @@ def test_logs_follow_what_is_written_and_end_with_ctrl_c(tmp_path: Path) -> None
         assert "Traceback" not in following.stderr.read()
 
 
+def test_logs_follow_until_the_container_ends(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    succeeds("up", write(tmp_path, _with(_shell("main", f"echo first; read line <{fifo}; echo $line; exit 3"))))
+    with subprocess.Popen([*PODNET, "logs", "-f", "web"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as following:  # fmt: skip
+        assert following.stdout is not None
+        assert following.stdout.readline() == "first\n"
+        fifo.write_text("last\n")
+        assert following.communicate(timeout=60) == ("last\n", "")
+        assert following.returncode == 0
+    assert podnet("logs", "-f", "web").out == "first\nlast\n"  # of one that has ended, at once
+
+
+def test_a_lost_hosts_file_comes_back_with_the_next_up(tmp_path: Path) -> None:
+    path = write(tmp_path, two_nodes())
+    succeeds("up", path)
+    hosts = Path("/run/podnet/labs/lab/hosts")
+    was = hosts.read_text()
+    hosts.unlink()
+    assert "nothing to change" in succeeds("up", path).out
+    assert hosts.read_text() == was
+
+
 def test_an_edited_command_restarts_that_container_alone(tmp_path: Path) -> None:
     topology = _with(_shell("one", "sleep 1000"), _shell("two", "sleep 1000"))
     path = write(tmp_path, topology)

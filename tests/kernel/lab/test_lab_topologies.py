@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab_cli import TOPOLOGIES, clean, proved, succeeds
+from lab_cli import SECOND_TIER, TOPOLOGIES, clean, proved, succeeds
 from lab_kernel import differences, eventually, inside, namespaces_of, snapshots
 
 pytestmark = pytest.mark.kernel
@@ -20,11 +20,12 @@ def _listens(netns: str, port: int) -> bool:
 
 
 def test_there_is_a_lab_for_each_idea() -> None:
-    ideas = {"docker0", "two-nodes", "two-subnets", "dual-stack", "ipv6", "host-node", "sidecar"}
+    ideas = {"docker0", "two-nodes", "two-subnets", "dual-stack", "ipv6", "host-node", "sidecar", "vxlan"}
+    ideas.update(SECOND_TIER)
     assert {path.stem for path in FILES} >= ideas
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem not in SECOND_TIER], ids=lambda path: path.stem)
 def test_up_test_up_down(path: Path) -> None:
     name = path.stem
     up = succeeds("up", path)

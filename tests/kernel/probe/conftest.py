@@ -11,6 +11,7 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(nodes=2, pods=2)
     try:
         made.build()
+        made.settle()
         yield made
     finally:
         made.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -102,6 +103,31 @@ class Cluster:
                 ],
                 self.netns(f"p{n}-{p}"),
             )
+
+    def settle(self) -> None:
+        """Wait until IPv6 has looked for duplicates everywhere: link-local addresses are the kernel's own."""
+        deadline = time.monotonic() + 30
+        while any(ip("-6", "addr", "show", "tentative", netns=name) for name in self.made):
+            assert time.monotonic() < deadline, "duplicate detection does not end"
+            time.sleep(0.05)
+
+    def know_neighbours(self) -> None:
+        """Permanent IPv4 neighbours on every node's bridge: the kernel's table is one for all namespaces, and small."""
+        for n in range(1, self.nodes + 1):
+            node = self.netns(f"node{n}")
+            ends = {f"10.244.{n}.1": self._mac(node, "br0")}
+            ends |= {f"10.244.{n}.{p + 1}": self._mac(self.netns(f"p{n}-{p}"), "eth0") for p in self._numbers()}
+            for netns, dev in [(node, "br0"), *((self.netns(f"p{n}-{p}"), "eth0") for p in self._numbers())]:
+                lines = [f"neigh replace {a} lladdr {mac} nud permanent dev {dev}" for a, mac in ends.items()]
+                batch(lines, netns)
+
+    def _numbers(self) -> range:
+        return range(1, self.pods + 1)
+
+    @staticmethod
+    def _mac(netns: str, dev: str) -> str:
+        address: str = json.loads(ip("-j", "link", "show", dev, netns=netns))[0]["address"]
+        return address
 
     def lab(self, versions: tuple[int, ...] = (4, 6)) -> Lab:
         targets = [self._target("client", "client")]

@@ -13,13 +13,16 @@ from probe_cluster import Cluster, Rules, inside, ip
 from podnet.kernel.netns import entered
 from podnet.model.lab import Lab
 from podnet.model.probe import Check, Result
+from podnet.probe.capture import Capture
 from podnet.probe.engine import run
 from podnet.probe.expect import derive
+from podnet.probe.stamp import Run
+from podnet.probe.vantage import Vantage
 
 pytestmark = pytest.mark.kernel
 
 BOTH = pytest.mark.parametrize("version", [4, 6])
-EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp", "sctp"])
 
 
 def only(lab: Lab, check: Check, **options: float) -> Result:
@@ -131,7 +134,7 @@ def test_two_senders_behind_one_address_are_told_apart(
 ) -> None:
     # All senders start at the same few ports: what the receiver sees is not what was sent, and still known.
     ports = "" if protocol == "icmp" else " to :7000-7009"
-    number = {"icmp": 58 if version == 6 else 1, "tcp": 6, "udp": 17}[protocol]
+    number = {"icmp": 58 if version == 6 else 1, "tcp": 6, "udp": 17, "sctp": 132}[protocol]
     rules(
         "node1",
         f"table inet t {{ chain p {{ type nat hook postrouting priority 100; "
@@ -263,23 +266,23 @@ def test_a_routing_loop_is_named(cluster: Cluster) -> None:
     assert result.detail.startswith("ICMP time exceeded (a routing loop?) from 192.168.7.")
 
 
-def test_a_namespace_that_is_gone_is_an_error_of_its_own_checks_only(cluster: Cluster) -> None:
+def test_a_namespace_that_is_gone_leaves_its_own_checks_unproven_only(cluster: Cluster) -> None:
     lab = cluster.lab()
     targets = tuple(replace(t, netns="no-such-netns") if t.name == "p2-2" else t for t in lab.targets)
     results = run(replace(lab, targets=targets), derive(lab, ("icmp",)))
     for result in results:
         if "p2-2" in (result.check.source, result.check.target):
-            assert (result.observed, result.passed) == ("error", False)
+            assert (result.observed, result.passed) == ("unproven", False)
             assert "no-such-netns" in result.detail
         else:
             assert result.passed
 
 
-def test_a_target_without_an_address_is_an_error(cluster: Cluster) -> None:
+def test_a_target_without_an_address_is_unproven(cluster: Cluster) -> None:
     lab = cluster.lab()
     bare = tuple(replace(t, interfaces=()) if t.name == "p2-2" else t for t in lab.targets)
     result = only(replace(lab, targets=bare), Check("p1-1", "p2-2", "icmp", 6))
-    assert (result.observed, result.detail) == ("error", "p2-2 has no IPv6 address")
+    assert (result.observed, result.detail) == ("unproven", "p2-2 has no IPv6 address")
 
 
 @BOTH
@@ -313,3 +316,36 @@ def test_progress_counts_up_to_all(cluster: Cluster) -> None:
     run(lab, checks, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == len(checks)
+
+
+@EACH
+@pytest.mark.parametrize("deaf", ["p1-1", "p2-1"])
+def test_silence_of_a_prober_that_hears_nothing_is_no_verdict(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, protocol: str, deaf: str
+) -> None:
+    watch = Vantage.watch
+
+    def watch_or_not(self: Vantage, version: int, run: Run, own: frozenset[bytes]) -> Capture:
+        return watch(self, version, Run(run.number ^ 0xFFFFFFFF) if self.netns == cluster.netns(deaf) else run, own)
+
+    monkeypatch.setattr(Vantage, "watch", watch_or_not)
+    for verdict in ("reach", "drop"):
+        result = only(cluster.lab(), Check("p1-1", "p2-1", protocol, 4, verdict=verdict), timeout=0.1)
+        assert (result.observed, result.passed) == ("unproven", False)
+        assert result.detail == f"no answer, but {deaf} does not hear its own control probe either"
+
+
+def test_the_ttl_that_arrived_is_told(cluster: Cluster) -> None:
+    for version in (4, 6):
+        near, far = (only(cluster.lab(), Check("p1-1", target, "icmp", version)) for target in ("p1-2", "p2-1"))
+        assert (near.ttl, far.ttl) == (64, 62)
+
+
+@BOTH
+def test_sctp_is_filtered_by_its_port_on_a_kernel_that_has_none(cluster: Cluster, rules: Rules, version: int) -> None:
+    rules("node2", "table inet t { chain f { type filter hook forward priority 0; sctp dport 7000 drop; } }")
+    checks = [
+        Check("p1-1", "p2-1", "sctp", version, port, verdict, "any")
+        for port, verdict in ((7000, "drop"), (7001, "reach"))
+    ]
+    assert [(r.observed, r.passed) for r in run(cluster.lab(), checks)] == [("drop", True), ("reach", True)]

@@ -91,6 +91,15 @@ def test_the_file_can_be_removed_while_containers_have_it(lab, hosts):
     assert Path(f"/proc/{state.pid}/root/etc/hosts").read_text() == NAMES
 
 
+def test_a_container_that_started_before_the_file_was_written_sees_it_written(lab, wait_until):
+    [state] = lab.supervisor.start([lab.process("web/app", "sleep", "1000")])
+    seen = Path(f"/proc/{state.pid}/root/etc/hosts")
+    assert seen.read_text() == Path("/etc/hosts").read_text()
+    Path(lab.directory, "hosts").write_text(NAMES)
+    assert seen.read_text() == NAMES
+    assert Path(lab.directory, "hosts").stat().st_mode & 0o777 == 0o644
+
+
 def test_without_the_file_it_is_the_machines(lab, wait_until):
     assert ended(lab, wait_until, "cat", "/etc/hosts") == Path("/etc/hosts").read_text()
     assert lab.status("web/app").message == ""

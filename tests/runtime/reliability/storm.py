@@ -119,8 +119,11 @@ class Storm:
             subprocess.run(["ip", "-batch", "-"], input=text, text=True, check=True)
 
     def _wait_for_end(self, links: list[str]) -> None:
-        """The kernel takes the links of a namespace that is gone away in the background."""
-        deadline = time.monotonic() + 60
+        """The kernel takes the links of a namespace that is gone away in the background.
+
+        One worker does that for the whole machine, and others delete namespaces too: 60 s were not enough once.
+        """
+        deadline = time.monotonic() + 600
         while set(links) & {name for _, name in socket.if_nameindex()}:
             if time.monotonic() > deadline:
                 sys.exit("the links of deleted namespaces are still there")

@@ -239,6 +239,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     assert [line for line in said if not line.startswith("podnet: a call was given up")] == []
 
 
+@pytest.mark.timeout(1800)  # seconds: it took 280 on a machine with 25 processes waiting
 def test_a_storm_of_calls_with_kills(runtime: Runtime) -> None:
     runtime.ask([], before=[f"netns add {slot.container}" for slot in runtime.slots])
     half = runtime.slots[::2]

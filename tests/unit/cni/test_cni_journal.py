@@ -59,7 +59,7 @@ def _write(folder: str, name: str, count: int) -> None:
         append(folder, entry(container=f"{name}-{number}"))
 
 
-def test_many_writers_and_killed_ones_leave_whole_lines(tmp_path: Path) -> None:
+def test_many_writers_do_not_mix_and_a_killed_one_spoils_no_others_line(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write, args=(str(tmp_path), f"w{i}", 500)) for i in range(4)]
     doomed = [context.Process(target=_write, args=(str(tmp_path), f"k{i}", 100_000)) for i in range(2)]
@@ -70,9 +70,10 @@ def test_many_writers_and_killed_ones_leave_whole_lines(tmp_path: Path) -> None:
     for each in doomed:
         each.kill()
         each.join()
-    lines = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir(), reverse=True)).splitlines()
-    assert [line for line in lines if json.loads(line)["verb"] != "ADD"] == []
-    assert lines[-1]
+    lines = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir(), reverse=True)).split(b"\n")
+    halves = [line for line in lines if line and journal.parsed(line) is None]
+    assert len(halves) <= len(doomed)  # each was killed at one moment
+    assert not [line for line in halves if b'"w' in line]
 
 
 def test_writers_that_turn_the_file_together_lose_nothing_of_the_newest(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from podnet.ipam.store import Reservation, Store, StoreError, boot_id
+from podnet.ipam.store import Reservation, Store, StoreError
+from podnet.kernel.boot import boot_id
 
 
 def _held(address: str, container: str, network: str = "lab") -> Reservation:

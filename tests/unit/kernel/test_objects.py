@@ -8,6 +8,7 @@ from small_labs import neighbour
 from podnet.kernel.objects import (
     PROTOCOL,
     Address,
+    Attached,
     Bridge,
     KernelObject,
     Key,
@@ -45,6 +46,8 @@ OBJECTS: list[tuple[KernelObject, Key, str]] = [
      "sysctl net.ipv4.ip_forward=1 in n"),
     (NftTable("n", "inet", "podnet", ""), ("nft", "n", "inet", "podnet"), "nftables table inet podnet in n"),
     (Process("n", "web/main", ("sleep", "1")), ("process", "n", "web/main"), "container web/main in n"),
+    (Attached("p", "eth0", "n", "net", "{}", "/bin"), ("attachment", "p", "eth0"),
+     "attachment of eth0 in p to CNI network net"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from podnet.errors import ConflictError, KernelError, LabBusyError
 from podnet.kernel.fake import FakeKernel
 from podnet.kernel.objects import Bridge, KernelObject, Netns, Route, State
-from podnet.lab import converge, machine, record
+from podnet.lab import converge, machine, record, teardown
 from podnet.lab.drift import drift
 from podnet.model.topology import Topology
 from podnet.topology.load import loads
@@ -49,9 +49,10 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "podnet"
     monkeypatch.setattr(record, "RUN_DIR", folder)
     monkeypatch.setattr(record, "LABS_DIR", folder / "labs")
-    monkeypatch.setattr(machine, "claim", lambda lab, sysctls: None)
+    monkeypatch.setattr(machine, "claim", lambda lab, sysctls, neighbours: None)
     monkeypatch.setattr(machine, "give_back", lambda lab: None)
     monkeypatch.setattr(machine, "router_advertisements", lambda lab: [])
+    monkeypatch.setattr(machine, "neighbour_limits", lambda lab, versions: ({}, 0))
     yield folder
     assert not folder.exists(), f"left behind: {sorted(map(str, folder.rglob('*')))}"
 
@@ -61,7 +62,7 @@ def _down(kernel: FakeKernel) -> bool:
         for each in [key for key in kernel.state if key[0] == "process"]:
             del kernel.state[each]
 
-    return converge.down("lab", kernel, stop)
+    return teardown.down("lab", kernel, stop)
 
 
 def _left(kernel: FakeKernel) -> set[str]:

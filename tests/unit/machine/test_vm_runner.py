@@ -48,7 +48,9 @@ def run(
             print(error)
             code = error.exit_code
         sys.exit(code)"""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # What it keeps in temporary files must not be left in everybody's folder by the one that is killed.
+    argv, env = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     if kill_after is not None:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)

@@ -17,7 +17,7 @@ A = {4: "10.0.0.1", 6: "fd00::1"}
 B = {4: "10.0.0.2", 6: "fd00::2"}
 ROUTER = {4: "10.0.0.9", 6: "fd00::9"}
 BOTH = pytest.mark.parametrize("version", [4, 6])
-EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+EACH = pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp", "sctp"])
 INDEX = 70_000  # more than 16 bits
 
 

@@ -46,9 +46,9 @@ def test_clients_take_part_only_where_the_file_says_so() -> None:
 
 
 def test_an_icmp_entry_replaces_the_models_check_in_its_place() -> None:
-    plain = derive(lab())
+    plain = list(derive(lab()))
     entry = Expectation(("web",), ("db",), "icmp", "drop", line=3)
-    changed = derive(lab(entry))
+    changed = list(derive(lab(entry)))
     assert len(changed) == len(plain)
     differing = [(a, b) for a, b in zip(plain, changed, strict=True) if a != b]
     assert differing == [
@@ -60,7 +60,7 @@ def test_an_icmp_entry_replaces_the_models_check_in_its_place() -> None:
 @pytest.mark.parametrize("verdict", ["reach", "refuse", "drop"])
 def test_a_port_is_a_check_of_its_own_and_the_models_stays(protocol: str, verdict: str) -> None:
     entry = Expectation(("web",), ("db",), protocol, verdict, port=8080)
-    plain, changed = derive(lab()), derive(lab(entry))
+    plain, changed = list(derive(lab())), list(derive(lab(entry)))
     assert changed[:-1] == plain
     assert changed[-1] == Check("web", "db", protocol, 4, 8080, verdict, "any", False, "file", 0)
 
@@ -94,3 +94,14 @@ def test_an_entry_holds_for_the_families_that_it_and_the_lab_have(
 def test_an_entry_of_a_protocol_that_is_not_asked_for_is_left_out() -> None:
     entry = Expectation(("outside",), ("web",), "tcp", "drop", port=80)
     assert not any(c.source == "outside" for c in derive(lab(entry), ("icmp",)))
+
+
+def test_senders_and_receivers_can_be_chosen() -> None:
+    entry = Expectation(("outside",), ("web", "db"), "icmp", "drop", line=3)
+    checks = derive(lab(entry), ("icmp",), senders={"web", "outside", "n1"}, receivers={"web", "n2"})
+    assert [(c.source, c.target, c.line) for c in checks] == [
+        ("n1", "web", 0),
+        ("web", "n2", 0),
+        ("web", "web", 0),
+        ("outside", "web", 3),
+    ]

@@ -25,9 +25,11 @@ ARRIVED = {"attempts": 1, "arrived": 5, "source_seen": "10.0.0.1"}
         (Evidence(attempts=3), True, "drop", "never arrived"),
         (Evidence(send_errno=errno.ENETUNREACH), False, "drop", "never left: Network is unreachable"),
         (Evidence(send_errno=errno.EPERM), False, "drop", "never left: Operation not permitted"),
-        (Evidence(send_errno=errno.EBADF), False, "error", "could not be sent: Bad file descriptor"),
-        (Evidence(failure="no namespace x"), False, "error", "no namespace x"),
-        (Evidence(**ARRIVED, failure="lost"), True, "error", "lost"),
+        (Evidence(send_errno=errno.EBADF), False, "unproven", "could not be sent: Bad file descriptor"),
+        (Evidence(failure="no namespace x"), False, "unproven", "no namespace x"),
+        (Evidence(**ARRIVED, failure="lost"), True, "unproven", "lost"),
+        (Evidence(attempts=3, unproven="deaf"), False, "unproven", "deaf"),
+        (Evidence(attempts=1, reply=True, unproven="deaf"), False, "unproven", "deaf"),
         (
             Evidence(**ARRIVED, echo_errno=errno.EPERM),
             False,
@@ -47,7 +49,7 @@ def test_an_answer_without_an_arrival_is_somebody_elses() -> None:
 
 def test_a_full_neighbour_table_is_named_and_is_not_a_drop() -> None:
     observed, detail = judge(Evidence(send_errno=errno.ENOBUFS), silent_means_reach=False)
-    assert observed == "error"
+    assert observed == "unproven"
     assert "gc_thresh3" in detail
 
 

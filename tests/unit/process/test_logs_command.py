@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from podnet.cli import logs_command
-from podnet.kernel.process import Supervisor
+from podnet.kernel.objects import Process
+from podnet.kernel.process import ProcessStatus, Supervisor
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,9 @@ def test_each_line_is_shown_once(tmp_path, monkeypatch, arguments, shown):
             path.unlink()
         else:
             path.write_text("1\n2\n3\n4\n")
+
+    running = ProcessStatus(Process("one.web", "web/app", ("true",)), 1, "running", None, None, 0.0, "")
+    monkeypatch.setattr(Supervisor, "observe", lambda _: [running])
 
     @contextmanager
     def lab_kernel(_name: str):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from podnet.lab.labjson import lab_from_json, lab_to_json
+from podnet.model.lab import Lab
 from podnet.model.topology import (
     Client,
     Container,
@@ -232,3 +235,22 @@ def test_without_a_fabric_subnets_need_no_router() -> None:
     text = "name: lab\nnetworking: {fabric: none}\nnodes: [{name: n1}, {name: n2, subnet: b}]\n"
     text += "underlay: {subnets: [{name: a, cidr: 10.1.0.0/24}, {name: b, cidr: 10.2.0.0/24}]}\n"
     assert [node.subnet for node in loads(text).nodes] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "fields"),
+    [
+        ("icmp: true, ttl: 62, via: [n1, n2]", {"ttl": 62, "via": ("n1", "n2")}),
+        ("icmp: true, via: []", {"via": ()}),
+        ("icmp: true, mtu: 1450, within: 5", {"mtu": 1450, "within": 5.0}),
+        ("tcp: 80, latencyMs: 5, lossPercent: 25", {"latency_ms": 5.0, "loss": 0.25}),
+        ("http: 8080", {"protocol": "http", "port": 8080}),
+        ("connect: 22, verdict: refuse", {"protocol": "connect", "port": 22, "verdict": "refuse"}),
+        ("dns: 53", {"protocol": "dns", "port": 53}),
+    ],
+)
+def test_what_an_expectation_asks_besides(keys: str, fields: dict[str, object]) -> None:
+    (expectation,) = loads(LAB.replace("icmp: true%s", "%s") % ("web", keys)).expect
+    assert {name: getattr(expectation, name) for name in fields} == fields
+    lab = Lab("lab", (4,), (), (expectation,))
+    assert lab_from_json(json.loads(json.dumps(lab_to_json(lab)))) == lab

@@ -19,6 +19,9 @@ POD = ONE + "pods: [{name: web, node: n1, labels: {run: nginx}}]\n"
 DUAL = HEAD + "networking: {ipFamily: dual}\n"
 
 
+UNDERLAY_1300 = "underlay: {subnets: [{name: u, cidr: 'fd00:1::/64', mtu: 1300}]}\n"
+
+
 def net(keys: str) -> str:
     return f"{HEAD}networking: {{{keys}}}\nnodes: [{{name: n1}}, {{name: n2}}]\n"
 
@@ -120,7 +123,23 @@ KEYS = [
     ("networking is a list", HEAD + "networking: «[a]\nnodes: [{name: n1}]\n", "must be a mapping", ""),
     ("command is a text", container("command: «nc -l 80"), "`command` must be a list", 'write [nc, -l, "80"]'),
     ("empty command", container("command: «[]"), "`command` needs at least 1 entry", ""),
-    ("fabric", net("fabric: «vxlan"), 'there is no fabric "vxlan"', "fabrics today are host-gw and none"),
+    ("impair nobody", ONE + "impair: [{target: «n2, loss: 5%}]\n", 'there is no "n2" to impair', "there is n1"),
+    ("impair an interface", ONE + "impair: [{target: n1, interface: «eth7, loss: 5%}]\n", "no interface", '"eth0"'),
+    ("impair by nothing", ONE + "impair: [«{target: n1}]\n", "nothing is impaired: write one of `delay`", ""),
+    ("impair twice", ONE + "impair: [{target: n1, loss: 5%}, «{target: n1, rate: 5mbit}]\n", "impaired already", "one"),
+    ("jitter alone", ONE + "impair: [«{target: n1, jitter: 5ms}]\n", "jitter without a delay", "write `delay`"),
+    ("loss without a unit", ONE + "impair: [{target: n1, loss: «5}]\n", "5 has no unit", "write it like 5%"),
+    ("loss of more than all", ONE + "impair: [{target: n1, loss: «101%}]\n", "101% is too large for a percentage", "5%"),
+    ("rate in a wrong unit", ONE + "impair: [{target: n1, rate: «5Mb}]\n", '"5Mb" is no rate', "write it like 10mbit"),
+    ("fabric", net("fabric: «vlan"), 'there is no fabric "vlan"', "host-gw, vxlan, wireguard, ipip and none"),
+    ("settings of another fabric", net("«vxlan: {vni: 7}"), "`vxlan` has settings, and `fabric` is host-gw", "take"),
+    ("a fabric that carries IPv4 only", net("ipFamily: dual, fabric: «ipip"), "ipip carries IPv4 only", "take vxlan"),
+    ("vni", net("fabric: vxlan, vxlan: {vni: «16777216}"), "`vni` must be from 1 to 16777215", ""),
+    ("mtu above what vxlan leaves", net("fabric: vxlan, mtu: «1451"), "of which vxlan takes 50", "write 1450 or less"),
+    ("mtu above what wireguard leaves over IPv6", net("ipFamily: ipv6, fabric: wireguard, mtu: «1421"),
+     "of which wireguard takes 80", "write 1420 or less"),
+    ("too little left for IPv6", net("ipFamily: ipv6, fabric: «vxlan") + UNDERLAY_1300,
+     "that leaves 1230 for pods, and IPv6 needs at least 1280", "raise `mtu` of that subnet to 1350"),
     ("ipFamily", net("ipFamily: «ipv5"), '"ipv5" is no `ipFamily`', "did you mean"),
     ("verdict", expect("from: web, to: n1, icmp: true, verdict: «reech"), "is no `verdict`", 'did you mean "reach"?'),
     ("replicas of none", pod("replicas: «0"), "`replicas` must be from 1 to 1000, found 0", ""),
@@ -307,6 +326,16 @@ ROUTES = [
 
 EXPECT = [
     ("no protocol", expect("from: web, to: n1").replace("- {", "- «{"), "one of `icmp: true`", ""),
+    ("two of the further protocols", expect("from: web, to: n1, http: 80, «dns: 53"), "found 2", ""),
+    ("fraction of a ms", expect("from: web, to: n1, icmp: true, latencyMs: «0.5"), "a number with a fraction", ""),
+    ("http port", expect("from: web, to: n1, http: «0"), "`http` must be from 1 to 65535, found 0", ""),
+    ("ttl of a drop", expect("from: web, to: n1, icmp: true, verdict: drop, «ttl: 62"), "`verdict` is drop", "take"),
+    ("mtu by tcp", expect("from: web, to: n1, tcp: 80, «mtu: 1400"), "`mtu` is not measured by `tcp`", "for icmp"),
+    ("latency by http", expect("from: web, to: n1, http: 80, «latencyMs: 5"), "`latencyMs` is not measured", "icmp"),
+    ("no latency", expect("from: web, to: n1, icmp: true, latencyMs: «0"), "`latencyMs` must be from 1 to 60000, found 0", ""),
+    ("all lost", expect("from: web, to: n1, icmp: true, lossPercent: «100"), "`lossPercent` must be from 0 to 99, found 100", ""),
+    ("forever", expect("from: web, to: n1, icmp: true, within: «0"), "`within` must be from 1 to 3600, found 0", ""),
+    ("via a pod", expect("from: web, to: n1, icmp: true, via: [«web]"), 'no node or router "web"', ""),
     ("two protocols", expect("from: web, to: n1, icmp: true, «tcp: 80"), "found 2", ""),
     ("icmp false", expect("from: web, to: n1, icmp: «false"), "this takes only true", ""),
     ("icmp number", expect("from: web, to: n1, icmp: «1"), "`icmp` must be true or false", ""),

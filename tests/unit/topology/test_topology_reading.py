@@ -46,7 +46,7 @@ def test_a_problem_shows_the_line_a_caret_and_the_help() -> None:
 def test_all_problems_come_at_once_in_file_order() -> None:
     text = """\
 name: Lab
-networking: {podSubnet: 10.244.0.1/16, fabric: vxlan}
+networking: {podSubnet: 10.244.0.1/16, fabric: vlan}
 underlay:
   subnets: [{name: left, cidr: 198.18.1.0/24}, {name: right, cidr: 198.18.1.0/25}]
 nodes:

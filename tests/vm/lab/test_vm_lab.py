@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from lab_cli import TOPOLOGIES, clean, proved, succeeds
+from lab_cli import SECOND_TIER, TOPOLOGIES, clean, proved, succeeds
 
 pytestmark = [pytest.mark.vm, pytest.mark.kernel]
 
 
-def test_two_nodes_up_test_up_down() -> None:
-    path = TOPOLOGIES / "two-nodes.yaml"
+@pytest.mark.parametrize("name", ["two-nodes", *SECOND_TIER])
+def test_up_test_up_down(name: str) -> None:
+    path = TOPOLOGIES / f"{name}.yaml"
     assert " up (" in succeeds("up", path).out
     try:
-        clean("two-nodes")
-        proved("two-nodes")
+        clean(name)
+        proved(name)
         assert "nothing to change" in succeeds("up", path).out
     finally:
-        succeeds("down", "two-nodes")
+        succeeds("down", name)

@@ -377,7 +377,7 @@ def test_d1_what_cannot_be_removed_is_told_and_stays_written_down_for_the_next_d
     code, error = host.call("DEL", conf, CNI_NETNS="")
     assert (code, error["msg"]) == (1, "it does not go")
     assert host.elements() == set(), "all else is gone"
-    assert "stuck" in [row[3] for row in host.ledger("part")]
+    assert [row[3] for row in host.ledger("part")] == ["stuck"]
     monkeypatch.setattr(Stuck, "broken", False)
     host.delete(conf, CNI_NETNS="")
     assert (host.ledger("part"), host.ledger("holder"), host.ledger("lease")) == ([], [], [])

@@ -165,6 +165,8 @@ def calls(state: Path) -> Callable[[], list[tuple[str, str, bool]]]:
 
     def found() -> list[tuple[str, str, bool]]:
         lines = (state / "calls.jsonl").read_text().splitlines() if (state / "calls.jsonl").exists() else []
-        return [(each["verb"], each.get("container", ""), each["warm"]) for each in map(json.loads, lines)]
+        return [
+            (each["verb"], each.get("container", ""), each["warm"]) for each in map(json.loads, filter(None, lines))
+        ]
 
     return found

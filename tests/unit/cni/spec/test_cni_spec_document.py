@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +131,23 @@ def test_p4_read_to_the_end_and_not_wait_for_version() -> None:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
+
+
+def test_v1_the_version_that_a_runtime_writes_after_the_start_is_read() -> None:
+    reader, writer = os.pipe()
+
+    def runtime() -> None:
+        time.sleep(0.05)  # the plugin looks before there is anything
+        os.write(writer, b'{"cniVersion":"0.3.0"}')
+        os.close(writer)
+
+    late = threading.Thread(target=runtime)
+    late.start()
+    try:
+        assert document.read(reader, patient=False) == b'{"cniVersion":"0.3.0"}'
+    finally:
+        late.join()
+        os.close(reader)
 
 
 def test_e1_a_read_that_fails_is_an_io_failure(tmp_path: Any) -> None:

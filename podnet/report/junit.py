@@ -1,0 +1,54 @@
+"""The results of the probes as JUnit XML: a suite for each protocol and IP version, a case for each check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import quoteattr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from podnet.model.lab import Lab
+    from podnet.model.probe import Result
+
+__all__ = ["junit"]
+
+
+def junit(lab: Lab, results: Sequence[Result], seconds: float) -> Iterator[str]:
+    """The document, in pieces; ``seconds`` is the time of the whole run.
+
+    A broken expectation is a ``failure``, what could not be measured an ``error``: servers count both apart.
+    """
+    suites: dict[tuple[str, int], list[Result]] = {}
+    for result in results:
+        suites.setdefault((result.check.protocol, result.check.version), []).append(result)
+    total = f'tests="{len(results)}" {_counts(results)} time="{seconds:.3f}"'
+    yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={quoteattr(f"podnet {lab.name}")} {total}>\n'
+    for (protocol, version), some in suites.items():
+        name = f"{lab.name}.{protocol}.ipv{version}"
+        yield f'<testsuite name={quoteattr(name)} tests="{len(some)}" {_counts(some)}>\n'
+        for result in some:
+            yield _case(result, name)
+        yield "</testsuite>\n"
+    yield "</testsuites>\n"
+
+
+def _counts(results: Sequence[Result]) -> str:
+    unproven = sum(result.observed == "unproven" for result in results)
+    failed = sum(not result.passed for result in results)
+    return f'failures="{failed - unproven}" errors="{unproven}"'
+
+
+def _case(result: Result, suite: str) -> str:
+    check = result.check
+    port = f" port {check.port}" if check.port else ""
+    name = f"{check.source} -> {check.target}{port} {check.verdict}"
+    took = f' time="{result.rtt_ms / 1000:.6f}"' if result.rtt_ms is not None else ""
+    head = f"<testcase classname={quoteattr(suite)} name={quoteattr(name)}{took}"
+    if result.passed:
+        return f"{head}/>\n"
+    kind = "error" if result.observed == "unproven" else "failure"
+    where = f", by line {check.line} of the topology" if check.line else ""
+    detail = f" ({result.detail})" if result.detail else ""
+    message = f"expected {check.verdict}{where}, observed {result.observed}{detail}"
+    return f"{head}><{kind} type={quoteattr(result.observed)} message={quoteattr(message)}/></testcase>\n"
