@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from podnet.errors import KernelError
-from podnet.kernel import dump, netns, nft, observation, requests, rtnl, sysctl
+from podnet.kernel import dump, netns, nft, observation, rtnl, sysctl
 from podnet.kernel.netlink import attr, attrs
 from podnet.kernel.objects import (
     Attached,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from podnet.kernel.interface import Attacher
     from podnet.kernel.process import Supervisor
+    from podnet.kernel.requests import Message
     from podnet.kernel.schedule import Op
 
 __all__ = ["LinuxKernel"]
@@ -56,7 +57,7 @@ class LinuxKernel:
         self._attacher = attacher
         self._keys = keys
         self._places = Places()
-        self._later: dict[str, list[tuple[Op, requests.Message]]] = {}
+        self._later: dict[str, list[tuple[Op, Message]]] = {}
         self._new_peers: list[Peer] = []
 
     def close(self) -> None:
@@ -251,6 +252,8 @@ class LinuxKernel:
 
     def _apply_links(self, name: str, ops: list[Op]) -> None:
         """All that rtnetlink changes in one namespace, in one batch."""
+        from podnet.kernel import requests
+
         self._send(name, ops, [self._named(op, requests.messages, self._places, op) for op in ops])
 
     def _make_links(self, name: str, ops: list[Op]) -> None:
@@ -259,6 +262,8 @@ class LinuxKernel:
         In two sends, because the kernel goes on after a refusal: what follows must not reach a link that was
         there before, and is somebody else's.
         """
+        from podnet.kernel import requests
+
         try:
             with ExitStack() as stack:
                 self._send(name, ops, [[self._named(op, requests.maker, self._places, op, stack)] for op in ops])
@@ -282,7 +287,7 @@ class LinuxKernel:
                 messages = self._named(op, requests.finish_peer, self._places, op.peer)
                 self._later.setdefault(op.peer.netns, []).extend((op, message) for message in messages)
 
-    def _send(self, name: str, ops: Sequence[Op], messages: Sequence[Sequence[requests.Message]]) -> None:
+    def _send(self, name: str, ops: Sequence[Op], messages: Sequence[Sequence[Message]]) -> None:
         """Send each operation's messages in one batch; raises ``KernelError`` for the first one refused."""
         kept = self._later.pop(name, [])
         owners = [op for op, _ in kept] + [op for op, each in zip(ops, messages, strict=True) for _ in each]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from podnet.errors import KernelError
 from podnet.kernel import dump
-from podnet.kernel.maker import Maker
 from podnet.kernel.netlink import NetlinkSocket
 from podnet.kernel.objects import Bridge, Netns, Tunnel, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from podnet.kernel.maker import Maker
     from podnet.kernel.schedule import Op
 
 __all__ = ["Places"]
@@ -50,6 +50,8 @@ class Places:
         self._next.update(dict.fromkeys(names, _FIRST_INDEX))
         if len(names) < _AHEAD or len(os.sched_getaffinity(0)) < 2:
             return False
+        from podnet.kernel.maker import Maker
+
         ends = (end.netns for op in ops if op.peer is not None for end in (op.object, op.peer))
         fresh = set(names)
         self._ahead = Maker(list(dict.fromkeys([*(end for end in ends if end in fresh), *names])))
