@@ -21,6 +21,7 @@ _MODULES = (
     "podnet.cni.spec.address",
     "podnet.ipam.allocation",
     "podnet.ipam.hostlocal",
+    "podnet.kernel.requests",
     "podnet.kernel.tc",
     "encodings.ascii",
     "encodings.idna",
