@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import PodnetError
+from podnet.kernel.boot import boot_id
 
 if TYPE_CHECKING:
     import sqlite3
@@ -107,12 +108,6 @@ class Holder(NamedTuple):
     netns: str
     inode: int
     boot_id: str
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot (``/proc/sys/kernel/random/boot_id``)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _size(family: int) -> int:

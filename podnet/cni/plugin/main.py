@@ -34,7 +34,7 @@ def run(
 ) -> tuple[int, bytes]:
     """One call of the plugin; its exit code and its standard output.
 
-    ``read`` gives standard input to its end; for VERSION it must give what is there already, and not wait. ``state``
+    ``read`` gives standard input to its end; for VERSION it must not wait long for it. ``state``
     is the folder of what is written down, where ``ipam.dataDir`` names no other; ``machine`` makes, and ``books``
     opens, what the call works with; ``warm``, whether a server calls, is written down. Never raises: what goes wrong
     becomes an error object.
