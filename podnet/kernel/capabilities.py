@@ -126,15 +126,28 @@ def _call_iptables() -> Finding:
     return "yes", f"net.bridge.bridge-nf-call-iptables = {value} in new namespaces"
 
 
+def _mounts() -> list[tuple[str, str, list[str]]]:
+    """Where each mount is, its file system's type, and what mountinfo says of its propagation (proc(5))."""
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    rows = [line.split(" ") for line in text.splitlines()]
+    return [(row[4], row[row.index("-") + 1], row[6 : row.index("-")]) for row in rows]
+
+
 def _run_writable() -> Finding:
-    return ("yes", "") if os.access("/run", os.W_OK) else ("no", "/run cannot be written")
+    if not os.access("/run", os.W_OK):
+        return "no", "/run cannot be written"
+    # The last of equal paths is the one on top.
+    kinds = {where: kind for where, kind, _ in _mounts()}
+    kind = next((kinds[where] for where in (netns.NETNS_DIR, "/run", "/") if where in kinds), "")
+    if kind in ("tmpfs", ""):
+        return "yes", ""
+    return "yes", f"on {kind}: to name a namespace may take longer than to make it; a tmpfs is faster"
 
 
 def _netns_mount() -> Finding:
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        if fields[4] == netns.NETNS_DIR:
-            shared = any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
+    for where, _, propagation in _mounts():
+        if where == netns.NETNS_DIR:
+            shared = any(field.startswith("shared:") for field in propagation)
             return "yes", "a shared mount" if shared else "a private mount: made shared with the first lab"
     return "yes", "not yet a mount: made with the first lab"
 

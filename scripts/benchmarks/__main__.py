@@ -68,8 +68,8 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 SANDBOX = [str(ROOT / "scripts/sandbox")]
-# The machine's own network, and a /run that is a tmpfs, as systemd makes it. Where /run is on a disk, ext4 takes more time
-# for the file that a namespace's name is than the kernel for all else of a pod, and the more of them, the longer for each.
+# The machine's own network, and a /run that is a tmpfs, as systemd makes it. Where /run is on a disk, ext4 takes as
+# long for the file that names a namespace as the kernel for all else of a pod, and longer the more there are.
 OWN_RUN = [
     *("unshare", "--mount", "--propagation", "private", "env", "PODNET_BENCH_OWN_RUN=1"),
     *("bash", "-euc", 'mount -n -t tmpfs -o mode=755 podnet-bench /run; exec "$@"', "bench"),
