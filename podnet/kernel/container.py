@@ -197,12 +197,17 @@ class Processes:
     def _mounts_of(self, pid: str) -> int:
         try:
             return os.stat(f"{pid}/ns/mnt", dir_fd=self._proc).st_ino
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # EACCES: it was waited for between two steps of this path
             return 0
 
     def _mark_of(self, pid: str) -> str:
         prefix = f"{MARK}=".encode()
-        entries = self._read(f"{pid}/environ").split(b"\0")
+        try:
+            entries = self._read(f"{pid}/environ").split(b"\0")
+        except ProcessLookupError:
+            # It has lost its memory (exit_mm), and not its mount namespace yet: it is about to end, but still there.
+            # Linux answers so since 6.16; before, its environment was empty.
+            return ""
         return next((one[len(prefix) :].decode(errors="replace") for one in entries if one.startswith(prefix)), "")
 
     def _read(self, path: str) -> bytes:
