@@ -28,6 +28,7 @@ __all__ = [
     "SOCKET",
     "Files",
     "environ_of",
+    "limit",
     "packed",
     "user_of",
     "write_all",
@@ -48,6 +49,13 @@ class Files(NamedTuple):
     stderr: int
     root: int
     netns: int
+
+
+def limit(connection: socket.socket, seconds: float) -> None:
+    """Let the kernel end what waits for long: with a timeout of Python's own, every word would be a poll more."""
+    patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, patience)
 
 
 def user_of(connection: socket.socket) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from podnet.cni.plugin import parts
 from podnet.cni.plugin.call import Call
-from podnet.cni.plugin.machine import Machine
+from podnet.cni.plugin.machine import LinkSeen, Machine
 from podnet.cni.plugin.part import Data, Part
 from podnet.cni.spec.result import Result
 from podnet.errors import KernelError
@@ -217,8 +217,8 @@ class FailingMachine(Machine):
     def set_promiscuous(self, name: str) -> None:
         self._step(lambda: Machine.set_promiscuous(self, name))
 
-    def pin_mac(self, name: str, mac: str) -> None:
-        self._step(lambda: Machine.pin_mac(self, name, mac))
+    def pin_mac(self, bridge: LinkSeen) -> None:
+        self._step(lambda: Machine.pin_mac(self, bridge))
 
     def add_address(self, address: Address, *, dad: bool = False, route: bool = True) -> None:
         self._step(lambda: Machine.add_address(self, address, dad=dad, route=route))
@@ -235,6 +235,9 @@ class FailingMachine(Machine):
     def nft(self, commands: str) -> str:
         found: str = self._step(lambda: Machine.nft(self, commands))
         return found
+
+    def nft_addition(self, commands: str) -> None:
+        self._step(lambda: Machine.nft_addition(self, commands))
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -388,6 +388,9 @@ class CountingMachine(Machine):
         self.commands.append(commands)
         return super().nft(commands)
 
+    def nft_addition(self, commands: str) -> None:
+        self.nft(commands)
+
 
 def test_all_rules_of_an_add_are_one_transaction(host: Any, conf: dict[str, Any]) -> None:
     conf["firewall"] = {"ingressPolicy": "isolated"}

@@ -39,6 +39,26 @@ def test_a_life_by_every_executable(
     assert calls() == [(verb, "c1", warm) for verb in verbs]
 
 
+def test_the_hosts_neighbours_survive_an_add(servers: Any, host: Any, plugin: Any, conf: dict[str, Any]) -> None:
+    """Fixing a bridge's MAC makes the kernel forget them: it is done once for each bridge."""
+    servers.start()
+    for mac in ("02:00:00:00:00:01", "02:00:00:00:00:02"):
+        host.tool("ip", "link", "add", "br0", "type", "bridge")
+        host.tool(
+            "ip", "link", "add", "port0", "address", mac, "master", "br0", "type", "veth", "peer", "name", "port1"
+        )
+        assert host.link("br0")["address"] == mac
+        plugin.add(conf)
+        host.tool("ip", "link", "delete", "port0")
+        assert host.link("br0")["address"] == mac, "no port changes it any more"
+        host.tool("ip", "neighbour", "add", "10.1.2.99", "lladdr", "02:00:00:00:00:99", "dev", "br0")
+        plugin.add(conf, "c2")
+        assert "10.1.2.99" in [each["dst"] for each in host.ip("neighbour", "show", "dev", "br0")]
+        for container in ("c1", "c2"):
+            assert plugin.call("DEL", conf, container)[0] == 0
+        host.tool("ip", "link", "delete", "br0")
+
+
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 def test_p4_p10_nothing_is_waited_for(servers: Any, plugin: Any, warm: bool) -> None:
     if warm:
