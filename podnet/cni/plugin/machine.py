@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import conntrack, dump, forward, nft, rtnl
+from podnet.kernel import conntrack, dump, forward, nft, rtnl, sysctl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
 from podnet.kernel.netlink import attr, attrs, nested
@@ -158,6 +158,10 @@ class Machine:
             if address:
                 found.add(socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address))
         return found
+
+    def sysctl(self, name: str) -> str:
+        """The value of one of the machine's sysctls; empty where there is none of this name."""
+        return next((each.value for each in sysctl.read([("", name)])), "")
 
     def udp_flows(self, family: int, port: int) -> list[Flow]:
         """The tracked UDP flows to a port."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import IP, Result
-    from podnet.ipam.book import Element, Port
+    from podnet.ipam.book import Element, Port, Setting
     from podnet.ipam.ledger import Owner
 
 __all__ = ["Data", "Part", "Rules", "own_ips", "section"]
@@ -50,6 +50,10 @@ class Part:
 
     def ports(self, data: Data) -> tuple[Port, ...]:
         """The host ports that it needs for itself."""
+        return ()
+
+    def settings(self, data: Data) -> tuple[Setting, ...]:
+        """The sysctls of the machine that it sets, which go back when the last attachment that set them goes."""
         return ()
 
     def rules(self, owner: Owner, data: Data) -> Rules:
