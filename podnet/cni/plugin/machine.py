@@ -287,7 +287,7 @@ class Machine:
         """Run another plugin."""
         from podnet.cni.runtime.invoke import run
 
-        return run(executable, data, environ)
+        return run(executable, data, environ, tied=True)
 
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more: only a server can outlive its caller."""

@@ -55,7 +55,7 @@ class WarmMachine(Machine):
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         from podnet.cni.runtime.invoke import run
 
-        return run(executable, data, environ, stderr=lambda text: protocol.write_all(self._said, text))
+        return run(executable, data, environ, stderr=lambda text: protocol.write_all(self._said, text), tied=True)
 
 
 def carry_out(connection: socket.socket, together: Together, books: Books, state: str) -> None:
