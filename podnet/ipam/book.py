@@ -98,6 +98,12 @@ class Book(Ledger):
                 for r in rows
             ]
 
+    def data(self, network: str, name: str) -> list[dict[str, Any]]:
+        """What is written down of the parts of this name in a network."""
+        query = "SELECT data FROM part WHERE network = ? AND name = ? ORDER BY container_id, ifname"
+        with self._errors("read"):
+            return [json.loads(row[0]) for row in self._db.execute(query, (network, name))]
+
     def part_owners(self, network: str, name: str = "") -> list[Owner]:
         """The attachments of a network that have a part, or the part of this name."""
         query = "SELECT DISTINCT network, container_id, ifname FROM part WHERE network = ?"

@@ -163,6 +163,11 @@ class Ledger:
         finally:
             os.close(folder)
 
+    @property
+    def folder(self) -> str:
+        """The folder that the ledger is in."""
+        return os.path.dirname(self._path)
+
     def close(self) -> None:
         """Give the file back."""
         self._db.close()

@@ -155,7 +155,7 @@ def remove(
         gone = {each[:3] for each in alone}
         rules.put_back(machine, [each for each in theirs if each[:3] in gone])
         sysctls.put_back(machine, book, noted.values())
-    all_of([lambda part=part: part.removed(machine, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
+    all_of([lambda part=part: part.removed(machine, book, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
     _raise_all(stuck)
 
 

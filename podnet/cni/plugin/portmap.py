@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from podnet.cni.spec.config import PortMapping
     from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import Result
+    from podnet.ipam.book import Book
     from podnet.ipam.ledger import Owner
 
 __all__ = ["TABLE", "Keys", "PortMap", "parse"]
@@ -158,7 +159,7 @@ class PortMap(Part):
         wanted = _localnet(data["device"])
         return [] if call.machine.sysctl(wanted.name) == wanted.value else [f"{wanted} is not set"]
 
-    def removed(self, machine: Machine, owner: Owner, data: Data) -> None:
+    def removed(self, machine: Machine, book: Book, owner: Owner, data: Data) -> None:
         for protocol, _, port, inner, _ in data["mappings"]:
             if protocol == "udp":
                 machine.forget_flows(

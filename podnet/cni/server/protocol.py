@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 SOCKET = "/run/podnet/cni.sock"
-HELLO, READY, GO, DONE = b"podnet-cni 1", b"R", b"G", b"D"
+HELLO, READY, GO, DONE = b"podnet-cni 2", b"R", b"G", b"D"
 READY_PATIENCE, DONE_PATIENCE = 5.0, 180.0  # seconds; a delegate may take 120
 MAX_ENVIRON = 4 << 20  # bytes; execve takes less
 
