@@ -157,7 +157,7 @@ def test_only_root_is_served(servers: Any, host: Any) -> None:
         "files = [os.memfd_create('x') for _ in range(4)]\n"
         "files += [os.open('/', os.O_PATH), os.open('/proc/self/ns/net', 0)]\n"
         "try:\n"
-        "    socket.send_fds(s, [b'podnet-cni 1'], files)\n"
+        "    socket.send_fds(s, [b'podnet-cni 2'], files)\n"
         "    print(s.recv(10))\n"
         "except (BrokenPipeError, ConnectionResetError):\n"
         "    print(b'')\n"  # it has ended the connection already
