@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define SOCKET "/run/podnet/cni.sock"
-#define HELLO "podnet-cni 1"
+#define HELLO "podnet-cni 2"
 enum { VERSION_MS = 500, READY_MS = 5000, DONE_MS = 180000, INPUT_LIMIT = (64 << 20) + 1 };
 enum { IO_FAILURE = 5, TRY_AGAIN_LATER = 11 }; /* the specification's codes */
 enum { ENVIRON, INPUT, OUTPUT, SAID, ROOT, NETNS, FILES };

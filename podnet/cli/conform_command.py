@@ -38,6 +38,13 @@ __all__ = ["command"]
     help="The network configuration to judge with; may hold {{subnet}}, {{bridge}}, {{dataDir}} ...",
 )
 @click.option("--cni-path", multiple=True, type=click.Path(), help="Where delegated plugins are, too (again for more).")
+@click.option(
+    "--cni-version",
+    metavar="VERSION",
+    default="1.1.0",
+    show_default=True,
+    help="Judge by no newer version of the specification: delegated plugins may be older.",
+)
 @click.option("--private", multiple=True, type=click.Path(), help="A directory that the plugin shall find empty.")
 @click.option(
     "--timeout",
@@ -65,6 +72,7 @@ def command(
     kind: str | None,
     conf: str | None,
     cni_path: tuple[str, ...],
+    cni_version: str,
     private: tuple[str, ...],
     timeout: float,
     jobs: int,
@@ -90,13 +98,17 @@ def command(
     if plugin is None:
         msg = "give the path of a plugin's executable, or --list"
         raise click.UsageError(msg)
+    from podnet.conform.model import KNOWN_VERSIONS
     from podnet.conform.profiles import choose
     from podnet.conform.report import summary
     from podnet.conform.suite import judge, prepare
 
+    if cni_version not in KNOWN_VERSIONS:
+        msg = f"--cni-version {cni_version}: give one of {', '.join(KNOWN_VERSIONS)}"
+        raise UsageError(msg)
     text = Path(conf).read_text(encoding="utf-8") if conf else ""
     profile = choose(Path(plugin).name, conf=text, kind=kind or "")
-    subject = prepare(plugin, profile, cni_path=cni_path, timeout=timeout)
+    subject = prepare(plugin, profile, cni_path=cni_path, timeout=timeout, limit=cni_version)
     with progress(f"judging {plugin}") as told:
         report = judge(
             subject, only=only, levels=levels, parallel=jobs, private=private, progress=told and partial(_count, told)

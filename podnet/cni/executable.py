@@ -11,6 +11,9 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> int:
     """``podnet-python``: by the server or else here; ``cold``: here; ``serve``: be the server. Returns exit codes."""
     if arguments == ["cold"]:
+        from podnet.cni.lean import install
+
+        install()
         from podnet.cni.plugin.main import main as cold
 
         return cold()
@@ -23,6 +26,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _warm_or_cold() -> int:
+    from podnet.cni.lean import install
+
+    install()
     from podnet.cni.plugin.main import main as cold
     from podnet.cni.server.protocol import SOCKET
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from podnet.conform.bench import WORK_DIR
+from podnet.conform.model import KNOWN_VERSIONS
 from podnet.kernel import netns
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Subject:
     versions: tuple[str, ...]
     cni_path: tuple[str, ...]
     timeout: float = 30.0
+    limit: str = KNOWN_VERSIONS[-1]  # what is newer is not judged: a delegated plugin may not know it
     adds: bool = True  # whether a plain ADD succeeds: where it does not, nothing that follows from an ADD is judged
 
     @property

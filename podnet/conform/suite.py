@@ -63,8 +63,10 @@ class Report:
         return CapabilityError.exit_code if self.count("not measured") else 0
 
 
-def prepare(path: str, profile: Profile, *, cni_path: Sequence[str] = (), timeout: float = 30.0) -> Subject:
-    """The plugin at a path, ready to be asked; its versions are not known yet.
+def prepare(
+    path: str, profile: Profile, *, cni_path: Sequence[str] = (), timeout: float = 30.0, limit: str = KNOWN_VERSIONS[-1]
+) -> Subject:
+    """The plugin at a path, ready to be asked; its versions are not known yet, and none newer than ``limit`` counts.
 
     Raises ``UsageError`` where there is no executable, ``CapabilityError`` where a tool is missing.
     """
@@ -76,7 +78,7 @@ def prepare(path: str, profile: Profile, *, cni_path: Sequence[str] = (), timeou
         msg = "the tool 'ip' is missing, by which the suite looks at the kernel; install iproute2"
         raise CapabilityError(msg)
     folders = dict.fromkeys([os.path.dirname(full), *(os.path.abspath(each) for each in cni_path)])
-    return Subject(full, profile, KNOWN_VERSIONS[-1:], tuple(folders), timeout)
+    return Subject(full, profile, KNOWN_VERSIONS[-1:], tuple(folders), timeout, limit)
 
 
 def judge(
@@ -151,6 +153,8 @@ def _probe(subject: Subject) -> tuple[tuple[str, ...], bool]:
         found = case.result_of(exchange).get("supportedVersions") if exchange.code == 0 else None
         announced = [each for each in KNOWN_VERSIONS if isinstance(found, list) and each in found]
     versions = tuple(announced or KNOWN_VERSIONS[:1])
+    limit = version_tuple(subject.limit)
+    versions = tuple(each for each in versions if version_tuple(each) <= limit) or versions[:1]
     case.version = versions[-1]
     adds = False
     with suppress(ViolationError):

@@ -15,7 +15,7 @@ from podnet.ipam.ledger import Ledger, Owner
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Book", "Element", "Noted", "Port"]
+__all__ = ["Book", "Element", "Noted", "Port", "Setting"]
 
 
 class Element(NamedTuple):
@@ -35,6 +35,14 @@ class Port(NamedTuple):
     port: int
 
 
+class Setting(NamedTuple):
+    """A sysctl of the machine that attachments set, and the value that it had before the first of them."""
+
+    name: str
+    value: str
+    before: str = ""
+
+
 class Noted(NamedTuple):
     """A part of an attachment as it is written down, with the namespace that the attachment was made for.
 
@@ -49,6 +57,7 @@ class Noted(NamedTuple):
     boot_id: str
     elements: tuple[Element, ...] = ()
     ports: tuple[Port, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 class Book(Ledger):
@@ -66,6 +75,8 @@ class Book(Ledger):
             self._db.executemany("INSERT OR REPLACE INTO element VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             ports = [(p.protocol, p.port, _family(p), p.address, *part.owner, part.name) for p in part.ports]
             self._db.executemany("INSERT INTO port VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ports)
+            settings = [(*setting, *part.owner, part.name) for setting in part.settings]
+            self._db.executemany("INSERT OR REPLACE INTO setting VALUES (?, ?, ?, ?, ?, ?, ?)", settings)
 
     def parts(self, owner: Owner) -> list[Noted]:
         """What is written down of an attachment."""
@@ -82,9 +93,16 @@ class Book(Ledger):
                     r[7],
                     self._elements(owner, r[3]),
                     self._ports(owner, r[3]),
+                    self._settings(owner, r[3]),
                 )
                 for r in rows
             ]
+
+    def data(self, network: str, name: str) -> list[dict[str, Any]]:
+        """What is written down of the parts of this name in a network."""
+        query = "SELECT data FROM part WHERE network = ? AND name = ? ORDER BY container_id, ifname"
+        with self._errors("read"):
+            return [json.loads(row[0]) for row in self._db.execute(query, (network, name))]
 
     def part_owners(self, network: str, name: str = "") -> list[Owner]:
         """The attachments of a network that have a part, or the part of this name."""
@@ -116,6 +134,12 @@ class Book(Ledger):
         with self._errors("read"):
             return [each for each in tables if self._db.execute(query, (each,)).fetchone() is None]
 
+    def before(self, name: str) -> str | None:
+        """The value that a sysctl had before the first attachment set it; ``None`` where none has set it."""
+        with self._errors("read"):
+            row = self._db.execute("SELECT before FROM setting WHERE name = ? LIMIT 1", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
     def strike(self, owner: Owner, name: str) -> None:
         """Delete a part of an attachment, with its elements and host ports, in the caller's transaction."""
         where = (*owner, name)
@@ -123,6 +147,7 @@ class Book(Ledger):
             self._db.execute("DELETE FROM part WHERE (network, container_id, ifname, name) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM element WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM port WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
+            self._db.execute("DELETE FROM setting WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
 
     def taken(self, owner: Owner, ports: Iterable[Port]) -> list[tuple[Port, Owner]]:
         """What others have of these host ports. A port of any address stands against the same port of each address."""
@@ -146,6 +171,10 @@ class Book(Ledger):
     def _ports(self, owner: Owner, name: str) -> tuple[Port, ...]:
         query = "SELECT protocol, address, port FROM port WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)"
         return tuple(Port(*row) for row in self._db.execute(query, (*owner, name)))
+
+    def _settings(self, owner: Owner, name: str) -> tuple[Setting, ...]:
+        query = "SELECT name, value, before FROM setting WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)"
+        return tuple(Setting(*row) for row in self._db.execute(query, (*owner, name)))
 
 
 def _family(port: Port) -> int:

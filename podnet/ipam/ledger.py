@@ -31,7 +31,7 @@ __all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner",
 FILE_NAME = "podnet.sqlite"
 
 _PATIENCE = 10.0  # seconds that a call waits for the others
-_LAYOUT = 3
+_LAYOUT = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS holder (
     network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
@@ -68,6 +68,11 @@ CREATE TABLE IF NOT EXISTS port (
     PRIMARY KEY (protocol, port, family, address)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS portholder ON port (network, container_id, ifname, part);
+CREATE TABLE IF NOT EXISTS setting (
+    name TEXT NOT NULL, value TEXT NOT NULL, before TEXT NOT NULL,
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, part TEXT NOT NULL,
+    PRIMARY KEY (name, network, container_id, ifname, part)
+) WITHOUT ROWID;
 """
 # Layout 1 had the masqueraded addresses in a column of the holder.
 _FROM_1 = """
@@ -157,6 +162,11 @@ class Ledger:
                 self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={_LAYOUT}; COMMIT;")
         finally:
             os.close(folder)
+
+    @property
+    def folder(self) -> str:
+        """The folder that the ledger is in."""
+        return os.path.dirname(self._path)
 
     def close(self) -> None:
         """Give the file back."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from podnet.kernel.interface import Attacher
+    from podnet.kernel.netlink import NetlinkSocket
     from podnet.kernel.process import Supervisor
     from podnet.kernel.requests import Message
     from podnet.kernel.schedule import Op
@@ -64,6 +65,18 @@ class LinuxKernel:
         """Close all sockets."""
         self._places.close()
 
+    def socket(self, name: str) -> NetlinkSocket:
+        """The netlink socket in a namespace that ``apply`` uses too: for what there is no object for."""
+        return self._places.socket(name)
+
+    def note(self, name: str, link: str, number: int) -> None:
+        """Use what somebody has seen: the number of a link."""
+        self._places.note(name, link, number)
+
+    def device(self, name: str, link: str) -> int:
+        """The number of a link. Raises ``KernelError`` where there is none."""
+        return self._places.device(name, link)
+
     def namespaces(self) -> set[str]:
         """All names under ``/run/netns``, also of namespaces that a crash left half-made."""
         return netns.names()
@@ -87,7 +100,7 @@ class LinuxKernel:
         for name in alive:
             devices = {row.index: row.name for row in rows[name].values()}
             found += observation.links(name, rows[name], devices, peers)
-            self._places.note(name, rows[name].values())
+            self._places.note_all(name, rows[name].values())
             sock = self._places.socket(name)
             found += observation.tunnels(sock, name, rows[name])
             found += dump.addresses(sock, name, devices)

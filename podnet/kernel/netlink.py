@@ -24,6 +24,7 @@ _NLM_F_CAPPED, _NLM_F_ACK_TLVS, _NLM_F_DUMP_INTR = 0x100, 0x200, 0x10
 _NLMSGERR_ATTR_MSG = 1
 _NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 
 # A send must fit the socket's send buffer (212,992 bytes by default) with the kernel's own overhead.
@@ -92,6 +93,13 @@ class NetlinkSocket:
     def close(self) -> None:
         """Give the socket back."""
         self._socket.close()
+
+    def namespace(self) -> int:
+        """The cookie of the socket's namespace, which no other of this boot ever has; 0 before Linux 5.14."""
+        try:
+            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        except OSError:
+            return 0
 
     def execute(self, messages: Sequence[tuple[int, int, bytes]]) -> list[RefusedError]:
         """Send requests in as few sends as fit; return what was refused.

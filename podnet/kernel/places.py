@@ -95,7 +95,11 @@ class Places:
 
     # -- links --------------------------------------------------------------------------------------------
 
-    def note(self, name: str, rows: Iterable[dump.LinkRow]) -> None:
+    def note(self, name: str, link: str, index: int) -> None:
+        """Note the index of a link."""
+        self._index[name, link] = index
+
+    def note_all(self, name: str, rows: Iterable[dump.LinkRow]) -> None:
         """Note the indexes of links that were seen."""
         self._index.update({(name, row.name): row.index for row in rows})
 
@@ -147,6 +151,6 @@ class Places:
             # Mostly the first of many that are asked for, but in the machine's own namespace one among strangers.
             sock = self.socket(name)
             rows = dump.links(sock).values() if name else [row for row in [dump.link(sock, dev)] if row is not None]
-            self.note(name, rows)
+            self.note_all(name, rows)
             index = self._index.get((name, dev), 0)
         return index

@@ -51,8 +51,12 @@ def writable(name: str) -> bool:
 def write(sysctl: Sysctl) -> None:
     """Set one sysctl. Raises ``KernelError`` with the kernel's errno."""
     try:
-        with entered(sysctl.netns), open(f"/proc/sys/{sysctl.name}", "w", encoding="ascii") as file:
-            file.write(sysctl.value)
+        with entered(sysctl.netns):
+            file = os.open(f"/proc/sys/{sysctl.name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, sysctl.value.encode("ascii"))
+            finally:
+                os.close(file)
     except OSError as error:
         msg = f"{error.strerror} (/proc/sys/{sysctl.name})"
         raise KernelError(msg, error.errno or 0) from error

@@ -116,8 +116,8 @@ def make(python: str) -> Bundle:
     for name, (is_package, path) in packages().items():
         with open(path, "rb") as file:
             source = file.read()
-        # Without docstrings and with names of modules for files: what a traceback shows must not depend on the place.
-        code = marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=0))
+        # Without docstrings, and with names of modules for files: what a traceback shows must not depend on the place.
+        code = marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=2))
         packed = zlib.compress(source)
         modules[name] = (is_package, at, len(code), len(packed))
         parts += [code, packed]

@@ -12,7 +12,6 @@ the other end: where ingress comes from, where egress goes to. There, the first 
 from __future__ import annotations
 
 import errno
-from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from podnet.cni.attachment import label_of
@@ -24,6 +23,7 @@ from podnet.cni.spec.config import Bandwidth, parse_bandwidth
 from podnet.cni.spec.errors import INTERNAL, INVALID_CONFIG, CNIError
 from podnet.cni.spec.result import Interface
 from podnet.errors import KernelError
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -59,8 +59,9 @@ class Shared:
 
             vlans.filter_on(machine, settings)
         # Also without an address on it: a bridge made by hand takes the lowest of its ports' MACs.
-        machine.pin_mac(name, seen.mac)
-        machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
+        machine.pin_mac(seen)
+        if not seen.up:
+            machine.apply([Op("set", Bridge("", name, seen.mac), ("up",))])
         if settings.promisc:
             machine.set_promiscuous(name)
         return seen

@@ -187,9 +187,13 @@ def turn(
 
 
 def _lock_file(state: str, name: str) -> int:
+    path, flags = os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
-        os.makedirs(state, mode=0o755, exist_ok=True)
-        return os.open(os.path.join(state, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(state, mode=0o755, exist_ok=True)
+            return os.open(path, flags, 0o600)
     except OSError as error:
         raise CNIError(IO_FAILURE, f"cannot lock {name} in {state}: {error.strerror}") from None
 

@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.errors import KernelError
-from podnet.kernel import conntrack, dump, forward, nft, rtnl
+from podnet.kernel import conntrack, dump, forward, nft, rtnl, sysctl
 from podnet.kernel import netns as namespaces
 from podnet.kernel.linux import LinuxKernel
-from podnet.kernel.netlink import NetlinkSocket, attr, attrs, nested
+from podnet.kernel.netlink import attr, attrs, nested
 from podnet.kernel.objects import PROTOCOL, Route
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from podnet.kernel import tc, vlan
     from podnet.kernel.conntrack import Flow
+    from podnet.kernel.netlink import NetlinkSocket
     from podnet.kernel.objects import Address, State
     from podnet.kernel.schedule import Op
 
 __all__ = ["LinkSeen", "Machine"]
 
 _IFINFO = struct.Struct("=BxHiII")
+_WITHOUT_STATISTICS = attr(rtnl.IFLA_EXT_MASK, (1 << 3).to_bytes(4, "little"))  # RTEXT_FILTER_SKIP_STATS
 _IFF_PROMISC = 0x100
 _BRPORT_ISOLATED, _BR_VLAN_FILTERING = 33, 7  # IFLA_BRPORT_ISOLATED, IFLA_BR_VLAN_FILTERING, linux/if_link.h
 _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_NOPREFIXROUTE = 8, 0x02, 0x08, 0x40, 0x200
@@ -51,6 +53,7 @@ class LinkSeen(NamedTuple):
     isolated: bool
     peer: int = 0
     filters_vlans: bool = False
+    up: bool = True
 
 
 class Machine:
@@ -58,16 +61,12 @@ class Machine:
 
     def __init__(self) -> None:
         self.kernel = LinuxKernel()
-        self._sockets: dict[str, NetlinkSocket] = {}
 
     def __enter__(self) -> Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kernel.close()
-        for sock in self._sockets.values():
-            sock.close()
-        self._sockets.clear()
 
     # -- look ---------------------------------------------------------------------------------------------
 
@@ -78,9 +77,13 @@ class Machine:
     def link(self, netns: str, name: str) -> LinkSeen | None:
         """A link by its name or one of its further names; ``None`` where there is none."""
         kind = rtnl.IFLA_IFNAME if len(name.encode()) <= 15 else rtnl.IFLA_ALT_IFNAME
-        request = _IFINFO.pack(0, 0, 0, 0, 0) + attr(kind, name.encode() + b"\0")
+        request = _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS + attr(kind, name.encode() + b"\0")
         answer = self._socket(netns).get(_RTM_GETLINK, request)
-        return None if answer is None else _seen(*answer)
+        if answer is None:
+            return None
+        found = _seen(*answer)
+        self.kernel.note(netns, found.name, found.number)
+        return found
 
     def link_at(self, number: int) -> LinkSeen | None:
         """A link of the machine by its number."""
@@ -156,6 +159,10 @@ class Machine:
                 found.add(socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address))
         return found
 
+    def sysctl(self, name: str) -> str:
+        """The value of one of the machine's sysctls; empty where there is none of this name."""
+        return next((each.value for each in sysctl.read([("", name)])), "")
+
     def udp_flows(self, family: int, port: int) -> list[Flow]:
         """The tracked UDP flows to a port."""
         return conntrack.udp_flows("", family, port)
@@ -179,11 +186,7 @@ class Machine:
 
     def add_route(self, route: Route) -> None:
         """Make a route, beside another to the same destination where there is one (an interface before this one)."""
-        seen = self.link(route.netns, route.dev)
-        if seen is None:
-            msg = f"cannot add {route}: there is no such link"
-            raise KernelError(msg, 19)
-        kind, flags, data = rtnl.add_route(route, seen.number, replace=False)
+        kind, flags, data = rtnl.add_route(route, self._device(f"add {route}", route.netns, route.dev), replace=False)
         self._send(route.netns, f"add {route}", kind, flags & ~_EXCL, data)
 
     def set_isolated(self, name: str) -> None:
@@ -196,20 +199,17 @@ class Machine:
         """Make a link take every frame."""
         self._send("", f"make {name} promiscuous", rtnl.RTM_NEWLINK, 0, _named(name, _IFF_PROMISC))
 
-    def pin_mac(self, name: str, mac: str) -> None:
+    def pin_mac(self, bridge: LinkSeen) -> None:
         """Give a bridge the MAC that it has: from then on, no port changes it."""
-        data = _named(name) + attr(rtnl.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        self._send("", f"fix the MAC of {name}", rtnl.RTM_NEWLINK, 0, data)
+        data = _named(bridge.name) + attr(rtnl.IFLA_ADDRESS, bytes.fromhex(bridge.mac.replace(":", "")))
+        self._send("", f"fix the MAC of {bridge.name}", rtnl.RTM_NEWLINK, 0, data)
 
     def add_address(self, address: Address, *, dad: bool = False, route: bool = True) -> None:
         """Put an address on a link; with duplicate detection, or without the kernel's route to its network."""
-        seen = self.link(address.netns, address.dev)
-        if seen is None:
-            msg = f"cannot add {address}: there is no such link"
-            raise KernelError(msg, 19)
+        number = self._device(f"add {address}", address.netns, address.dev)
         family, packed, length = rtnl.split(address.address)
         flags = (0 if dad or family == socket.AF_INET else _IFA_F_NODAD) | (0 if route else _IFA_F_NOPREFIXROUTE)
-        data = struct.pack("=BBBBi", family, length, 0, 0, seen.number)
+        data = struct.pack("=BBBBi", family, length, 0, 0, number)
         data += attr(rtnl.IFA_LOCAL, packed) + attr(rtnl.IFA_ADDRESS, packed)
         data += attr(_IFA_FLAGS, flags.to_bytes(4, "little")) + attr(rtnl.IFA_PROTO, bytes([PROTOCOL]))
         self._send(address.netns, f"add {address}", _RTM_NEWADDR, _CREATE | _EXCL, data)
@@ -264,6 +264,10 @@ class Machine:
         """Run nft commands as one transaction."""
         return nft.run("", commands)
 
+    def nft_addition(self, commands: str) -> None:
+        """Run nft commands that add elements."""
+        nft.run("", commands)
+
     def nft_removal(self, commands: str) -> None:
         """Run nft commands that delete, which takes the kernel as long as deleting a link."""
         nft.run("", commands)
@@ -283,7 +287,7 @@ class Machine:
         """Run another plugin."""
         from podnet.cni.runtime.invoke import run
 
-        return run(executable, data, environ)
+        return run(executable, data, environ, tied=True)
 
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more: only a server can outlive its caller."""
@@ -300,10 +304,14 @@ class Machine:
             raise KernelError(msg, refused[0].errno)
 
     def _socket(self, netns: str) -> NetlinkSocket:
-        sock = self._sockets.get(netns)
-        if sock is None:
-            sock = self._sockets[netns] = NetlinkSocket(netns)
-        return sock
+        return self.kernel.socket(netns)
+
+    def _device(self, what: str, netns: str, name: str) -> int:
+        try:
+            return self.kernel.device(netns, name)
+        except KernelError as error:
+            msg = f"cannot {what}: {error}"
+            raise KernelError(msg, error.errno) from None
 
 
 def _named(name: str, flags: int = 0) -> bytes:
@@ -311,7 +319,7 @@ def _named(name: str, flags: int = 0) -> bytes:
 
 
 def _seen(data: bytes, start: int, end: int) -> LinkSeen:
-    _, _, index, _, _ = _IFINFO.unpack_from(data, start)
+    _, _, index, flags, _ = _IFINFO.unpack_from(data, start)
     name = mac = kind = ""
     mtu = peer = 0
     isolated = filters = False
@@ -337,4 +345,4 @@ def _seen(data: bytes, start: int, end: int) -> LinkSeen:
                 elif inner == rtnl.INFO_SLAVE_DATA:
                     ports = {port: data[a] for port, a, _ in attrs(data, first, last)}
                     isolated = ports.get(_BRPORT_ISOLATED, 0) != 0
-    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated, peer, filters)
+    return LinkSeen(index, name, mac, mtu, kind, altnames, isolated, peer, filters, bool(flags & rtnl.IFF_UP))

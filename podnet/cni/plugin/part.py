@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.machine import Machine
     from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import IP, Result
-    from podnet.ipam.book import Element, Port
+    from podnet.ipam.book import Book, Element, Port, Setting
     from podnet.ipam.ledger import Owner
 
 __all__ = ["Data", "Part", "Rules", "own_ips", "section"]
@@ -52,6 +52,10 @@ class Part:
         """The host ports that it needs for itself."""
         return ()
 
+    def settings(self, data: Data) -> tuple[Setting, ...]:
+        """The sysctls of the machine that it sets, which go back when the last attachment that set them goes."""
+        return ()
+
     def rules(self, owner: Owner, data: Data) -> Rules:
         """Its nftables rules."""
         return Rules()
@@ -72,8 +76,8 @@ class Part:
         """What of that is missing or differs, one reason each; rules are compared by the caller."""
         return []
 
-    def removed(self, machine: Machine, owner: Owner, data: Data) -> None:
-        """What is left to do when the rules are gone: with what they had set going."""
+    def removed(self, machine: Machine, book: Book, owner: Owner, data: Data) -> None:
+        """What is left to do when the rules are gone, and struck from the book: with what they had set going."""
 
     def dropped(self, machine: Machine) -> None:
         """What else goes when the part's tables have gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from podnet.cni.plugin import rules
+from podnet.cni.plugin import rules, sysctls
 from podnet.cni.plugin.aliases import Aliases
 from podnet.cni.plugin.bandwidth import Shaping
 from podnet.cni.plugin.firewall import Firewall
@@ -62,15 +62,19 @@ def add(call: Call, book: Book, inode: int, result: Result, undo: Undo) -> Resul
     made = [part.rules(owner, data) for part, data in planned]
     undo.push("parts", lambda: _take_back(call, book, names))
     noted = [
-        Noted(owner, part.name, data, call.environment.netns, inode, boot, each.elements, part.ports(data))
+        Noted(
+            owner, part.name, data, call.environment.netns, inode, boot,
+            each.elements, part.ports(data), part.settings(data),
+        )
         for (part, data), each in zip(planned, made, strict=True)
-    ]
-    taken = _written(book, noted)
+    ]  # fmt: skip
+    taken = _written(machine, book, noted)
     if taken and _cleared(call, book, [other for _, other in taken]):
-        taken = _written(book, noted)
+        taken = _written(machine, book, noted)
     if taken:
         raise CNIError(HOST_PORT_TAKEN, "; ".join(_said(*each) for each in taken))
     rules.add(machine, made)
+    machine.apply([sysctls.to_set(setting) for each in noted for setting in each.settings])
     for part, data in planned:
         result = part.make(call, result, data)
     return result
@@ -81,12 +85,12 @@ def _take_back(call: Call, book: Book, names: list[str]) -> None:
     drop_tables(call.machine, book, call.config.name, names)
 
 
-def _written(book: Book, noted: list[Noted]) -> list[tuple[Port, Owner]]:
+def _written(machine: Machine, book: Book, noted: list[Noted]) -> list[tuple[Port, Owner]]:
     """Write parts down with their host ports; where others have some of these, which, and nothing is written."""
     with book.transaction():
         taken = [found for each in noted for found in book.taken(each.owner, each.ports)]
         for each in noted if not taken else ():
-            book.note(each)
+            book.note(each._replace(settings=sysctls.with_before(machine, book, each.settings)))
     return taken
 
 
@@ -150,7 +154,8 @@ def remove(
         rules.delete(machine, [each for each in elements if each not in alone and each[:3] not in places])
         gone = {each[:3] for each in alone}
         rules.put_back(machine, [each for each in theirs if each[:3] in gone])
-    all_of([lambda part=part: part.removed(machine, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
+        sysctls.put_back(machine, book, noted.values())
+    all_of([lambda part=part: part.removed(machine, book, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
     _raise_all(stuck)
 
 

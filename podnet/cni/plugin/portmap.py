@@ -13,10 +13,9 @@ from podnet.cni.plugin.masquerade import subnet_of
 from podnet.cni.plugin.part import Data, Part, Rules, own_ips, section
 from podnet.cni.spec.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
 from podnet.errors import KernelError
-from podnet.ipam.book import Element, Port
+from podnet.ipam.book import Element, Port, Setting
 from podnet.ipam.ranges import family_of
 from podnet.kernel.objects import Sysctl
-from podnet.kernel.schedule import Op
 from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from podnet.cni.spec.config import PortMapping
     from podnet.cni.spec.document import Document
     from podnet.cni.spec.result import Result
+    from podnet.ipam.book import Book
     from podnet.ipam.ledger import Owner
 
 __all__ = ["TABLE", "Keys", "PortMap", "parse"]
@@ -144,9 +144,10 @@ class PortMap(Part):
     def tables(self, network: str) -> tuple[str, ...]:
         return (TABLE,)
 
+    def settings(self, data: Data) -> tuple[Setting, ...]:
+        return (Setting(_localnet(data["device"]).name, "1"),) if data["device"] else ()
+
     def make(self, call: Call, result: Result, data: Data) -> Result:
-        if data["device"]:
-            call.machine.apply([Op("set", _localnet(data["device"]), ("value",))])
         ports = {(family_of(inner), port) for protocol, _, port, inner, _ in data["mappings"] if protocol == "udp"}
         if ports:
             _forget_flows(call.machine, ports)
@@ -156,10 +157,9 @@ class PortMap(Part):
         if not data["device"]:
             return []
         wanted = _localnet(data["device"])
-        found = call.machine.observe([""], [("", wanted.name)]).get(wanted.key)
-        return [] if found == wanted else [f"{wanted} is not set"]
+        return [] if call.machine.sysctl(wanted.name) == wanted.value else [f"{wanted} is not set"]
 
-    def removed(self, machine: Machine, owner: Owner, data: Data) -> None:
+    def removed(self, machine: Machine, book: Book, owner: Owner, data: Data) -> None:
         for protocol, _, port, inner, _ in data["mappings"]:
             if protocol == "udp":
                 machine.forget_flows(

@@ -23,7 +23,7 @@ def add(machine: Machine, wanted: Sequence[Rules]) -> None:
         return
     text = _commands("add", elements)
     try:
-        machine.nft(text)
+        machine.nft_addition(text)
     except KernelError:
         # The first in its table or chain, or an element that a crash has left with another value.
         delete(machine, elements)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from podnet.cni.spec.errors import UNSUPPORTED_FIELD, CNIError
@@ -18,6 +17,7 @@ from podnet.kernel import vlan
 from podnet.kernel.diff import Change
 from podnet.kernel.objects import Veth
 from podnet.kernel.schedule import schedule
+from podnet.model.digest import sha1
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

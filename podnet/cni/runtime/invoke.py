@@ -56,15 +56,18 @@ def run(
     *,
     timeout: float = 120.0,
     stderr: Callable[[bytes], None] = to_stderr,
+    tied: bool = False,
 ) -> bytes:
     """Run a plugin with ``data`` on standard input; its standard output.
 
     The calling thread's namespaces are the plugin's. What it says on standard error goes to ``stderr`` when it has
-    ended. After ``timeout`` seconds it is ended, with all its children. Raises ``CNIError``: the plugin's own, 11
+    ended. After ``timeout`` seconds it is ended, with all its children; ``tied``, it is killed when the calling thread
+    or process is. Raises ``CNIError``: the plugin's own, 11
     after the timeout, 999 where it failed without a word of its own.
     """
     name = os.path.basename(executable)
-    code, output, said = _communicate(executable, name, data, environ, time.monotonic() + timeout, timeout)
+    start = _tied if tied else _posix_spawn
+    code, output, said = _communicate(executable, name, data, environ, time.monotonic() + timeout, timeout, start)
     if code == 0:
         stderr(said)
         return output
@@ -74,7 +77,13 @@ def run(
 
 
 def _communicate(
-    executable: str, name: str, data: bytes, environ: Mapping[str, str], deadline: float, timeout: float
+    executable: str,
+    name: str,
+    data: bytes,
+    environ: Mapping[str, str],
+    deadline: float,
+    timeout: float,
+    start: Callable[[str, Mapping[str, str], tuple[int, int, int]], int],
 ) -> tuple[int, bytes, bytes]:
     descriptors: list[int] = []
     pid = 0
@@ -88,7 +97,7 @@ def _communicate(
         descriptors += [output, output_end]
         said, said_end = os.pipe()
         descriptors += [said, said_end]
-        pid = _spawn(executable, name, environ, (stdin, output_end, said_end), deadline)
+        pid = _started(lambda: start(executable, environ, (stdin, output_end, said_end)), executable, deadline)
         for end in (output_end, said_end):
             os.close(end)
             descriptors.remove(end)
@@ -110,24 +119,32 @@ def _communicate(
             os.close(descriptor)
 
 
-def _spawn(
-    executable: str, name: str, environ: Mapping[str, str], streams: tuple[int, int, int], deadline: float
-) -> int:
+def _posix_spawn(executable: str, environ: Mapping[str, str], streams: tuple[int, int, int]) -> int:
     from signal import SIGPIPE
 
-    tries = 0
+    return os.posix_spawn(
+        executable,
+        [executable],
+        dict(environ),
+        file_actions=[(os.POSIX_SPAWN_DUP2, stream, target) for target, stream in enumerate(streams)],
+        setpgroup=0,  # so that its children end with it
+        setsigmask=[],
+        setsigdef=[SIGPIPE],  # which Python ignores, and a child would go on ignoring
+    )
+
+
+def _tied(executable: str, environ: Mapping[str, str], streams: tuple[int, int, int]) -> int:
+    from podnet.cni.runtime.tied import spawn
+
+    return spawn(executable, environ, streams)
+
+
+def _started(start: Callable[[], int], executable: str, deadline: float) -> int:
+    name, tries = os.path.basename(executable), 0
     while True:
         tries += 1
         try:
-            return os.posix_spawn(
-                executable,
-                [executable],
-                dict(environ),
-                file_actions=[(os.POSIX_SPAWN_DUP2, stream, target) for target, stream in enumerate(streams)],
-                setpgroup=0,  # so that its children end with it
-                setsigmask=[],
-                setsigdef=[SIGPIPE],  # which Python ignores, and a child would go on ignoring
-            )
+            return start()
         except OSError as error:
             busy = error.errno == errno.ETXTBSY
             if not busy or tries == _BUSY_TRIES or time.monotonic() + _BUSY_PAUSE > deadline:

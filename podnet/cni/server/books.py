@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from podnet.ipam.book import Book
-from podnet.ipam.ledger import FILE_NAME
+from podnet.ipam.ledger import FILE_NAME, BusyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 __all__ = ["KEPT_FOR", "Books"]
 
 KEPT_FOR = 2.0  # seconds without use; an open file keeps its mount busy
 _KEPT = 16
+_PATIENCE = 10.0  # seconds that a call waits for the others
 
 _File = tuple[int, int]  # device and inode
 
@@ -41,6 +45,19 @@ class _Kept(Book):
         self.file = _file(folder)
         self.used = 0.0
         self._books = books
+        self._turn = books.turn(self.file)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """As a ledger's. SQLite waits for others by sleeping, ever longer: those of this server wait for each other."""
+        if not self._turn.acquire(timeout=_PATIENCE):
+            msg = f"cannot write the ledger {self._path}: others have written for {_PATIENCE:g} s"
+            raise BusyError(msg)
+        try:
+            with super().transaction():
+                yield
+        finally:
+            self._turn.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -54,6 +71,15 @@ class Books:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[_Kept] = []
+        self._turns: WeakValueDictionary[_File | None, threading.Lock] = WeakValueDictionary()
+
+    def turn(self, file: _File | None) -> threading.Lock:
+        """Whose turn it is to write to a file."""
+        with self._lock:
+            found = self._turns.get(file)
+            if found is None:
+                found = self._turns[file] = threading.Lock()
+        return found
 
     def __call__(self, folder: str) -> Book:
         file = _file(folder)

@@ -16,18 +16,19 @@ from podnet.errors import PodnetError
 from podnet.kernel.netns import stay
 
 if TYPE_CHECKING:
+    from podnet.cni.plugin.machine import LinkSeen
     from podnet.cni.server.books import Books
-    from podnet.cni.server.removal import Removals
+    from podnet.cni.server.together import Together
 
 __all__ = ["WarmMachine", "carry_out"]
 
 
 class WarmMachine(Machine):
-    """A machine whose links are deleted together with those of other calls; ``said`` gets what delegates say."""
+    """A machine that does together with other calls what can be; ``said`` gets what delegates say."""
 
-    def __init__(self, removals: Removals, said: int, caller: socket.socket) -> None:
+    def __init__(self, together: Together, said: int, caller: socket.socket) -> None:
         super().__init__()
-        self._removals, self._said, self._caller = removals, said, caller
+        self._together, self._said, self._caller = together, said, caller
 
     def abandoned(self) -> bool:
         poll = select.poll()
@@ -35,22 +36,33 @@ class WarmMachine(Machine):
         return bool(poll.poll(0))
 
     def delete_link(self, name: str) -> None:
-        self._removals.links.delete(name)
+        self._together.links.do(name)
+
+    def nft_addition(self, commands: str) -> None:
+        self._together.additions.do(commands)
 
     def nft_removal(self, commands: str) -> None:
-        self._removals.elements.delete(commands)
+        self._together.removals.do(commands)
+
+    def pin_mac(self, bridge: LinkSeen) -> None:
+        """Once for a bridge: the kernel forgets all neighbours that the bridge has, and the route cache, each time."""
+        key = (self.kernel.socket("").namespace(), bridge.number, bridge.mac)
+        if key not in self._together.pinned:
+            super().pin_mac(bridge)
+            if key[0]:
+                self._together.pinned.add(key)
 
     def delegate(self, executable: str, data: bytes, environ: dict[str, str]) -> bytes:
         from podnet.cni.runtime.invoke import run
 
-        return run(executable, data, environ, stderr=lambda text: protocol.write_all(self._said, text))
+        return run(executable, data, environ, stderr=lambda text: protocol.write_all(self._said, text), tied=True)
 
 
-def carry_out(connection: socket.socket, removals: Removals, books: Books, state: str) -> None:
+def carry_out(connection: socket.socket, together: Together, books: Books, state: str) -> None:
     """Serve one connection, on a thread that ends with it. Never raises for what its caller did."""
     files: protocol.Files | None = None
     try:
-        connection.settimeout(protocol.READY_PATIENCE)
+        protocol.limit(connection, protocol.READY_PATIENCE)
         files = _received(connection)
         if files is None:
             return
@@ -65,7 +77,7 @@ def carry_out(connection: socket.socket, removals: Removals, books: Books, state
             environ,
             lambda: read(given.stdin),
             state=state,
-            machine=lambda: WarmMachine(removals, given.stderr, connection),
+            machine=lambda: WarmMachine(together, given.stderr, connection),
             books=books,
             warm=True,
         )

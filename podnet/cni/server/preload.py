@@ -18,6 +18,7 @@ _MODULES = (
     "podnet.cni.plugin.settings",
     "podnet.cni.plugin.vlans",
     "podnet.cni.runtime.invoke",
+    "podnet.cni.runtime.tied",
     "podnet.cni.spec.address",
     "podnet.ipam.allocation",
     "podnet.ipam.hostlocal",

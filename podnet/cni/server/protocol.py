@@ -28,13 +28,14 @@ __all__ = [
     "SOCKET",
     "Files",
     "environ_of",
+    "limit",
     "packed",
     "user_of",
     "write_all",
 ]
 
 SOCKET = "/run/podnet/cni.sock"
-HELLO, READY, GO, DONE = b"podnet-cni 1", b"R", b"G", b"D"
+HELLO, READY, GO, DONE = b"podnet-cni 2", b"R", b"G", b"D"
 READY_PATIENCE, DONE_PATIENCE = 5.0, 180.0  # seconds; a delegate may take 120
 MAX_ENVIRON = 4 << 20  # bytes; execve takes less
 
@@ -48,6 +49,13 @@ class Files(NamedTuple):
     stderr: int
     root: int
     netns: int
+
+
+def limit(connection: socket.socket, seconds: float) -> None:
+    """Let the kernel end what waits for long: with a timeout of Python's own, every word would be a poll more."""
+    patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, patience)
 
 
 def user_of(connection: socket.socket) -> int:

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from _thread import start_new_thread
 from typing import TYPE_CHECKING
 
 from podnet.cni.plugin.main import STATE
@@ -17,7 +18,7 @@ from podnet.cni.server import call, protocol
 from podnet.cni.server.books import KEPT_FOR, Books
 from podnet.cni.server.listen import Listener, ServerError, inherited, listening
 from podnet.cni.server.preload import preload
-from podnet.cni.server.removal import Removals
+from podnet.cni.server.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ class Server:
 
     def __init__(self, listener: Listener, state: str = STATE, idle: float = 0) -> None:
         self._listener, self._state, self._idle = listener, state, idle
-        self._removals, self._books = Removals(), Books()
+        self._together, self._books = Together(), Books()
         self._lock = threading.Condition()
         self._running = 0
         self._last = time.monotonic()
@@ -101,11 +102,11 @@ class Server:
                 continue
             with self._lock:
                 self._running += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            start_new_thread(self._serve, (connection,))  # threading.Thread would wait until it runs
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            call.carry_out(connection, self._removals, self._books, self._state)
+            call.carry_out(connection, self._together, self._books, self._state)
         finally:
             with self._lock:
                 self._running -= 1

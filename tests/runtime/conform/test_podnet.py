@@ -44,3 +44,29 @@ def test_no_requirement_fails(name: str, tmp_path: Path) -> None:
     assert failed == []
     assert done.returncode == 0, done.stderr
     assert report["summary"]["pass"] > (150 if name in ("podnet", "ptp") else 85)
+
+
+STATIC = {
+    "isGateway": True,
+    "ipMasq": True,
+    "ipam": {"type": "static", "addresses": [{"address": "10.66.0.7/24", "gateway": "10.66.0.1"}]},
+}
+# What fails is the delegate's: it reads its keys as they are written only, and has one address for all.
+OF_STATIC = {"P7": "Address.ipam.addresses.Address", "A10": "both interfaces got the same address: 10.66.0.7/24"}
+
+
+def test_no_requirement_fails_with_static_addresses(tmp_path: Path) -> None:
+    """The reference ``static`` 1.1.1 hands the addresses out, which knows CNI up to 1.0.0."""
+    plugin, conf = tmp_path / "podnet", tmp_path / "conf.json"
+    plugin.symlink_to(EXECUTABLE)
+    conf.write_text(json.dumps(STATIC | {"bridge": "{{bridge}}"}))
+    command = [sys.executable, "-m", "podnet", "conform", str(plugin), "-o", "json", "--conf", str(conf)]
+    command += ["--kind", "interface", "--cni-path", "/usr/lib/cni", "--cni-version", "1.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    report = json.loads(done.stdout)
+    assert report["versions"][-1] == "1.0.0"
+    failed = {row["id"]: row["evidence"] for row in report["results"] if row["verdict"] == "fail"}
+    assert failed.keys() == OF_STATIC.keys(), failed
+    for each, words in OF_STATIC.items():
+        assert words in failed[each]
+    assert (report["summary"]["not_measured"], report["summary"]["pass"] > 110) == (0, True)

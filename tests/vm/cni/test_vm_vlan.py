@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import wire
+from failing import FailingMachine
 
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
@@ -153,3 +154,25 @@ def test_2_1_the_reference_plugin_makes_the_same(host: Any, conf: dict[str, Any]
     )
     assert done.returncode == 0, done.stdout
     assert look(json.loads(done.stdout)) == ours
+
+
+def test_a8_an_add_that_fails_at_any_step_leaves_nothing(host: Any, conf: dict[str, Any]) -> None:
+    network = conf | {"vlan": 100, "vlanTrunk": RANGES, "ipMasq": False, "portIsolation": True}
+    host.tool("ip", "link", "add", "br0", "type", "bridge")
+    host.tool("ip", "link", "set", "br0", "up")
+    host.tool("bridge", "vlan", "add", "dev", "br0", "vid", "7", "self")
+
+    def state() -> tuple[Any, ...]:
+        return links(host), filtering(host), vlans(host, "br0"), host.addresses("br0"), host.ledger("holder")
+
+    before = state()
+    host.machine, FailingMachine.late = FailingMachine, True
+    for number in range(100):
+        FailingMachine.fail_at, FailingMachine.done = number, 0
+        code, answer = host.call("ADD", network)
+        if code == 0:
+            break
+        assert "refused by the test" in answer["msg"], answer
+        assert "not taken back" not in answer.get("details", ""), answer
+        assert state() == before, f"operation {number}: {answer}"
+    assert (code, FailingMachine.done <= number, number >= 12) == (0, True, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,13 +37,33 @@ def test_dns(
 @pytest.mark.parametrize("aliases", [["db", "db.prod"], {"net": ["db", "db.prod"], "other": ["x"]}])
 def test_aliases_are_kept_until_del(host: Any, conf: dict[str, Any], aliases: Any) -> None:
     """A list by the conventions, a map from the network's name to it as podman sends it."""
+    file = host.state / "hosts/net"
     result = host.add(conf | {"runtimeConfig": {"aliases": aliases}})
     kept = {row[3]: json.loads(row[4]) for row in host.ledger("part")}
     assert kept["aliases"] == {"names": ["db", "db.prod"], "addresses": ["10.1.2.2", "fd00:1::2"]}
     check = conf | {"runtimeConfig": {"aliases": aliases}, "prevResult": result}
     assert host.call("CHECK", check) == (0, None)
+    # An alias with a line end in it must not become a line, and a second pod of the same name is found too.
+    host.add(conf | {"runtimeConfig": {"aliases": ["db", "x\n10.1.2.9 evil", "#", ""]}}, "c2")
+    assert resolved(file, "db") == {"10.1.2.2", "10.1.2.3", "fd00:1::2", "fd00:1::3"}
+    assert resolved(file, "db.prod") == {"10.1.2.2", "fd00:1::2"}
+    assert "evil" not in file.read_text()
+    file.write_text(file.read_text().replace("10.1.2.2 ", "10.1.2.7 "))
+    code, error = host.call("CHECK", check)
+    assert (code, f"{file} lacks '10.1.2.2 db db.prod'" in error["details"]) == (1, True)
     host.delete(conf, CNI_NETNS="")
+    assert resolved(file, "db") == {"10.1.2.3", "fd00:1::3"}
+    assert resolved(file, "db.prod") == set()
+    assert host.call("GC", conf | {"cni.dev/valid-attachments": []}) == (0, None)
     assert host.ledger("part") == []
+    assert not file.exists()
+
+
+def resolved(hosts: Path, name: str) -> set[str]:
+    """What the C library finds for a name where this is /etc/hosts."""
+    look = f"mount --bind {hosts} /etc/hosts && getent ahosts {name}"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", look], capture_output=True, text=True, check=False)
+    return {line.split()[0] for line in done.stdout.splitlines()}
 
 
 def test_ips_ip_ranges_and_mac(host: Any, conf: dict[str, Any]) -> None:

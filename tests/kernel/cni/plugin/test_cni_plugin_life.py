@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import stat
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import FailingMachine
 
 from podnet.cni.plugin import parts
 from podnet.cni.plugin.call import Call
@@ -18,9 +18,6 @@ from podnet.cni.plugin.part import Data, Part
 from podnet.cni.spec.result import Result
 from podnet.errors import KernelError
 from podnet.ipam.ledger import Owner
-from podnet.kernel.conntrack import Flow
-from podnet.kernel.objects import Address, Route
-from podnet.kernel.schedule import Op
 
 pytestmark = pytest.mark.kernel
 
@@ -186,55 +183,6 @@ def test_s1_s2_status_says_when_no_address_is_left(host: Any, conf: dict[str, An
 
 
 # -- ADD that fails -------------------------------------------------------------------------------------------
-
-
-class FailingMachine(Machine):
-    """A machine on which the N-th change (from 0) fails: before it is done, or after."""
-
-    fail_at, late, done = -1, False, 0
-
-    def _step(self, act: Callable[[], Any]) -> Any:
-        cls = type(self)
-        number, cls.done = cls.done, cls.done + 1
-        if number == cls.fail_at and not cls.late:
-            raise KernelError("refused by the test", 5)
-        found = act()
-        if number == cls.fail_at:
-            raise KernelError("refused by the test", 5)
-        return found
-
-    def apply(self, ops: Sequence[Op]) -> None:
-        for op in ops:
-            self._step(lambda op=op: Machine.apply(self, [op]))  # type: ignore[misc]
-
-    def send(self, what: str, messages: Sequence[tuple[int, int, bytes]]) -> None:
-        for each in messages:
-            self._step(lambda each=each: Machine.send(self, what, [each]))  # type: ignore[misc]
-
-    def set_isolated(self, name: str) -> None:
-        self._step(lambda: Machine.set_isolated(self, name))
-
-    def set_promiscuous(self, name: str) -> None:
-        self._step(lambda: Machine.set_promiscuous(self, name))
-
-    def pin_mac(self, name: str, mac: str) -> None:
-        self._step(lambda: Machine.pin_mac(self, name, mac))
-
-    def add_address(self, address: Address, *, dad: bool = False, route: bool = True) -> None:
-        self._step(lambda: Machine.add_address(self, address, dad=dad, route=route))
-
-    def add_route(self, route: Route) -> None:
-        self._step(lambda: Machine.add_route(self, route))
-
-    def forget_flows(self, flows: Sequence[Flow]) -> None:
-        self._step(lambda: Machine.forget_flows(self, flows))
-
-    def pass_forward(self, family: int, mark: int) -> None:
-        self._step(lambda: Machine.pass_forward(self, family, mark))
-
-    def nft(self, commands: str) -> str:
-        found: str = self._step(lambda: Machine.nft(self, commands))
-        return found
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -289,6 +289,34 @@ def test_g1_gc_takes_the_mappings_of_what_is_not_valid(host: Any, conf: dict[str
     assert "podnet_hostports" not in host.tool("nft", "list", "tables")
 
 
+LOCALNET = "/proc/sys/net/ipv4/conf/br0/route_localnet"
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "after"),
+    [("0", "", "0"), ("1", "", "1"), ("0", "0", "0"), ("1", "0", "0")],
+    ids=["ours", "set-before", "changed-since", "set-before-and-changed-since"],
+)
+def test_route_localnet_is_as_before_when_the_last_mapping_goes(
+    host: Any, conf: dict[str, Any], before: str, meanwhile: str, after: str
+) -> None:
+    host.tool("ip", "link", "add", "br0", "type", "bridge")
+    host.tool("sysctl", "-qw", f"net.ipv4.conf.br0.route_localnet={before}")
+    for number in (1, 2, 3):
+        host.add(conf | mapping(hostPort=8080 + number), f"c{number}")
+        assert host.tool("cat", LOCALNET) == "1\n"
+    host.delete(conf, CNI_NETNS="")
+    assert host.tool("cat", LOCALNET) == "1\n", "two pods have mappings"
+    if meanwhile:
+        host.tool("sysctl", "-qw", f"net.ipv4.conf.br0.route_localnet={meanwhile}")
+    assert host.call("GC", conf | {"cni.dev/valid-attachments": [{"containerID": "c3", "ifname": "eth0"}]})[0] == 0
+    assert host.tool("cat", LOCALNET) == f"{meanwhile or 1}\n"
+    host.delete(conf, "c3")
+    assert host.tool("cat", LOCALNET) == f"{after}\n"
+    assert host.call("GC", conf | {"cni.dev/valid-attachments": []}) == (0, None)
+    assert host.tool("cat", LOCALNET) == f"{after}\n"
+
+
 def test_pods_do_not_reach_the_hosts_loopback(host: Any, conf: dict[str, Any]) -> None:
     """Routing 127.0.0.0/8 must not open what listens on the host's loopback alone (CVE-2020-8558)."""
     host.add(conf | mapping())
@@ -387,6 +415,9 @@ class CountingMachine(Machine):
     def nft(self, commands: str) -> str:
         self.commands.append(commands)
         return super().nft(commands)
+
+    def nft_addition(self, commands: str) -> None:
+        self.nft(commands)
 
 
 def test_all_rules_of_an_add_are_one_transaction(host: Any, conf: dict[str, Any]) -> None:

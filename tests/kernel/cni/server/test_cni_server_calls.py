@@ -39,6 +39,26 @@ def test_a_life_by_every_executable(
     assert calls() == [(verb, "c1", warm) for verb in verbs]
 
 
+def test_the_hosts_neighbours_survive_an_add(servers: Any, host: Any, plugin: Any, conf: dict[str, Any]) -> None:
+    """Fixing a bridge's MAC makes the kernel forget them: it is done once for each bridge."""
+    servers.start()
+    for mac in ("02:00:00:00:00:01", "02:00:00:00:00:02"):
+        host.tool("ip", "link", "add", "br0", "type", "bridge")
+        host.tool(
+            "ip", "link", "add", "port0", "address", mac, "master", "br0", "type", "veth", "peer", "name", "port1"
+        )
+        assert host.link("br0")["address"] == mac
+        plugin.add(conf)
+        host.tool("ip", "link", "delete", "port0")
+        assert host.link("br0")["address"] == mac, "no port changes it any more"
+        host.tool("ip", "neighbour", "add", "10.1.2.99", "lladdr", "02:00:00:00:00:99", "dev", "br0")
+        plugin.add(conf, "c2")
+        assert "10.1.2.99" in [each["dst"] for each in host.ip("neighbour", "show", "dev", "br0")]
+        for container in ("c1", "c2"):
+            assert plugin.call("DEL", conf, container)[0] == 0
+        host.tool("ip", "link", "delete", "br0")
+
+
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 def test_p4_p10_nothing_is_waited_for(servers: Any, plugin: Any, warm: bool) -> None:
     if warm:
@@ -137,7 +157,7 @@ def test_only_root_is_served(servers: Any, host: Any) -> None:
         "files = [os.memfd_create('x') for _ in range(4)]\n"
         "files += [os.open('/', os.O_PATH), os.open('/proc/self/ns/net', 0)]\n"
         "try:\n"
-        "    socket.send_fds(s, [b'podnet-cni 1'], files)\n"
+        "    socket.send_fds(s, [b'podnet-cni 2'], files)\n"
         "    print(s.recv(10))\n"
         "except (BrokenPipeError, ConnectionResetError):\n"
         "    print(b'')\n"  # it has ended the connection already

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,14 @@ from podnet.cni.runtime.invoke import PluginNotFoundError, find, run
 from podnet.cni.spec.errors import CNIError
 
 ENVIRON = {"CNI_COMMAND": "ADD", "PATH": os.defpath}
+
+
+@pytest.fixture(params=[False, True], ids=["spawned", "tied"], autouse=True)
+def tied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Everything is true of both ways to start a plugin."""
+    found: bool = request.param
+    monkeypatch.setattr(sys.modules[__name__], "run", partial(invoke.run, tied=found))
+    return found
 
 
 def script(path: Path, text: str, mode: int = 0o755) -> str:
@@ -214,3 +224,35 @@ def test_running_a_plugin_imports_little() -> None:
     loaded = done.stdout.split()
     assert "podnet.cni.runtime.invoke" in loaded
     assert {"subprocess", "dataclasses", "inspect", "threading", "socket", "selectors"}.isdisjoint(loaded)
+
+
+_CALLER = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from podnet.cni.runtime.invoke import run
+call = threading.Thread(target=run, args=(sys.argv[2], b"{}", {"PATH": "/usr/bin:/bin"}), kwargs={"tied": True})
+call.start()
+call.join()
+"""
+
+
+def test_a_delegate_ends_with_a_caller_that_is_killed(tmp_path: Path, tied: bool) -> None:
+    if not tied:
+        return
+    plugin = script(
+        tmp_path / "p", f"#!/bin/sh\necho $$ > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 60\n"
+    )
+    root = str(Path(podnet.__file__).parents[1])
+    with subprocess.Popen([sys.executable, "-IS", "-c", _CALLER, root, plugin]) as caller:
+        _until((tmp_path / "pid").exists, "the delegate to begin")
+        delegate = int((tmp_path / "pid").read_text(encoding="utf-8"))
+        assert Path(f"/proc/{delegate}").exists()
+        caller.kill()
+    _until(lambda: not Path(f"/proc/{delegate}").exists() or _state(delegate) == "Z", "the delegate's end")
+
+
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, f"waited 30 s for {what}"
+        time.sleep(0.01)

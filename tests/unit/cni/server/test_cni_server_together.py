@@ -1,4 +1,4 @@
-"""What is deleted together: whoever comes while the kernel waits shares the next wait, and gets his own error only."""
+"""What calls do together: whoever comes while the kernel waits shares the next wait, and gets his own error only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from podnet.cni.server import protocol
-from podnet.cni.server.removal import Shared
+from podnet.cni.server.together import Shared
 from podnet.errors import KernelError
 
 
@@ -28,12 +28,12 @@ class Slow:
 
 def test_those_that_come_meanwhile_go_together() -> None:
     slow = Slow()
-    shared = Shared(slow)
+    shared = Shared("delete", slow)
     outcomes: dict[str, str] = {}
 
     def delete(name: str) -> None:
         try:
-            shared.delete(name)
+            shared.do(name)
             outcomes[name] = "gone"
         except KernelError as error:
             outcomes[name] = str(error)
@@ -60,7 +60,7 @@ def test_an_error_of_all_reaches_all() -> None:
         raise KernelError("no socket")
 
     with pytest.raises(KernelError, match="cannot delete veth1: no socket"):
-        Shared(broken).delete("veth1")
+        Shared("delete", broken).do("veth1")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""What is deleted together: one wait for RCU is shared by all deletions that are in flight.
+"""What calls do together: one wait for RCU is shared by all deletions that are in flight.
 
 Deleting one veth takes 16.7 ms, during which the kernel holds the lock that every other deletion needs; eight one
 after the other take eight times that. By link group, a further veth costs 0.35 ms. The same for elements of
-nftables maps, whose deletion takes 4 to 16 ms whether it is of one element or of many.
+nftables maps, whose deletion takes 4 to 16 ms whether it is of one element or of many. Adding elements waits for
+nothing, but nft reads all tables, chains and maps first, which is most of its work: once for all that come meanwhile.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from podnet.kernel.netlink import NetlinkSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Removals", "Shared", "delete_elements", "delete_links"]
+__all__ = ["Shared", "Together", "delete_links", "run_commands"]
 
 _ENODEV = 19
 _DOOMED = 0x50000000  # a link group; beside the labs' own and the one that a lab's deletion uses
 
 
 class _Wish:
-    """What a call wants deleted, and what came of it."""
+    """What a call wants done, and what came of it."""
 
     __slots__ = ("done", "error", "what")
 
@@ -35,16 +36,19 @@ class _Wish:
 
 
 class Shared:
-    """Deletes in the calling thread's network namespace; who comes while the kernel waits shares the next wait."""
+    """Acts in the calling thread's network namespace; who comes while others are at it shares the next turn.
 
-    def __init__(self, delete: Callable[[Sequence[str]], list[KernelError | None]]) -> None:
-        self._delete = delete
+    ``act`` does all that it gets, and says of each why it could not be done; ``verb`` is what it does, for messages.
+    """
+
+    def __init__(self, verb: str, act: Callable[[Sequence[str]], list[KernelError | None]]) -> None:
+        self._verb, self._act = verb, act
         self._lock = threading.Lock()
         self._turns: dict[int, threading.Lock] = {}
         self._waiting: dict[int, list[_Wish]] = {}
 
-    def delete(self, what: str) -> None:
-        """Delete it, alone or with others. Raises ``KernelError`` for this one only."""
+    def do(self, what: str) -> None:
+        """Do it, alone or with others. Raises ``KernelError`` for this one only."""
         place = os.stat("/proc/thread-self/ns/net").st_ino
         wish = _Wish(what)
         with self._lock:
@@ -63,11 +67,11 @@ class Shared:
 
     def _carry_out(self, wishes: list[_Wish]) -> None:
         try:
-            for wish, error in zip(wishes, self._delete([wish.what for wish in wishes]), strict=True):
+            for wish, error in zip(wishes, self._act([wish.what for wish in wishes]), strict=True):
                 wish.error = error
         except (KernelError, OSError) as error:
             for wish in wishes:
-                wish.error = KernelError(f"cannot delete {wish.what}: {error}")
+                wish.error = KernelError(f"cannot {self._verb} {wish.what}: {error}")
         finally:
             for wish in wishes:
                 wish.done = True
@@ -94,7 +98,7 @@ def _delete_link(sock: NetlinkSocket, name: str) -> KernelError | None:
     return KernelError(f"cannot delete link {name}: {refused[0]}", refused[0].errno)
 
 
-def delete_elements(commands: Sequence[str]) -> list[KernelError | None]:
+def run_commands(commands: Sequence[str]) -> list[KernelError | None]:
     """Run nft commands, as one transaction where all of them can be; for each, why it could not be."""
     if len(commands) > 1:
         try:
@@ -114,9 +118,11 @@ def _run(commands: str) -> KernelError | None:
     return None
 
 
-class Removals:
-    """All that a server's calls delete together."""
+class Together:
+    """All that a server's calls do together; and the bridges whose MAC they have fixed, by namespace and number."""
 
     def __init__(self) -> None:
-        self.links = Shared(delete_links)
-        self.elements = Shared(delete_elements)
+        self.links = Shared("delete", delete_links)
+        self.removals = Shared("run", run_commands)
+        self.additions = Shared("run", run_commands)
+        self.pinned: set[tuple[int, int, str]] = set()
