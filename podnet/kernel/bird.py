@@ -148,7 +148,7 @@ class Birds:
             return str(error)
         columns = [text.split(None, 5) for code, text in rows if code == "1002"]
         sessions = [row for row in columns if len(row) > 1 and row[1] == "BGP"]
-        shown = [f"{row[0]} is {row[5].strip() if len(row) > 5 else row[3]}" for row in sessions]
+        shown = [f"{row[0]} is {' '.join(row[5].split()) if len(row) > 5 else row[3]}" for row in sessions]
         down = [each for row, each in zip(sessions, shown, strict=True) if "Established" not in row[-1]]
         if down:
             return f"sessions: {', '.join(down)}"

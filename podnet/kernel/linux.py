@@ -109,12 +109,13 @@ class LinuxKernel:
         there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += observation.tables([table for table in tables if table.netns in there])
+        confs = self._birds.observe() if self._birds is not None else []
         if self._supervisor is not None:
-            found += [status.process for status in self._supervisor.observe() if observation.holds(status)]
+            daemons = {each.netns for each in confs}
+            found += [each.process for each in self._supervisor.observe() if observation.holds(each, daemons)]
         if self._attacher is not None:
             found += self._attacher.observe()
-        if self._birds is not None:
-            found += self._birds.observe()
+        found += confs
         return {each.key: each for each in found}
 
     def _nsid(self, name: str, other: str) -> int:
