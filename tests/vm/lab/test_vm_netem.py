@@ -68,3 +68,31 @@ def test_every_setting_as_tc_shows_it_kept_and_undone(lab: Path) -> None:
     assert netem() == {}
     clean()
     assert " 2 received" in echoes("-c", "2")
+
+
+def judged(*impairments: dict[str, Any], tmp_path: Path, expect: list[dict[str, Any]]) -> list[tuple[bool, str]]:
+    """What podnet says of the file's own expectations, in their order: passed, and why not."""
+    topology = two_nodes() | {"impair": list(impairments), "expect": expect}
+    succeeds("up", write(tmp_path, topology))
+    found = podnet("test", "lab", "--from", "web", "--to", "db", "--protocol", "icmp", "-o", "json").json["results"]
+    # Loss may take all three attempts of the plain check, which is the model's.
+    return [(each["passed"], each["detail"]) for each in found if each["origin"] == "file"]
+
+
+def test_expectations_feel_delay_and_loss_as_they_are(tmp_path: Path) -> None:
+    """Each with a bound that holds, one that an impaired link breaks, and both again without the impairment."""
+    echo = {"from": "web", "to": "db", "icmp": True}
+    try:
+        for bound, kind, words in (
+            ("latencyMs", {"delay": "400ms"}, "round trip"),
+            ("lossPercent", {"loss": "30%"}, "lost"),
+        ):
+            wide, narrow = ({**echo, bound: each} for each in ((4000, 390) if bound == "latencyMs" else (60, 8)))
+            impairment = {"target": "node1", **kind}
+            assert judged(impairment, tmp_path=tmp_path, expect=[wide]) == [(True, "")]
+            [(passed, why)] = judged(impairment, tmp_path=tmp_path, expect=[narrow])
+            assert not passed
+            assert words in why
+            assert judged(tmp_path=tmp_path, expect=[narrow]) == [(True, "")]
+    finally:
+        succeeds("down", "lab")
