@@ -208,9 +208,16 @@ def test_up_that_waits_in_vain_says_for_what_and_how_the_sessions_are(tmp_path: 
     assert re.search(r"lab\.node2: 10\.244\.0\.0/24 via 198\.18\.0\.2; sessions: node1\.ipv4 is down", done.stderr)
     assert "half-built" in done.stderr
     assert succeeds("status", "lab", "-o", "json").json["state"] == "unfinished"
+    # The diagnosis does not advise to write by hand what a daemon is to write.
+    why = podnet("test", "lab", "--protocol", "icmp").out
+    assert "WHY node1 has no route to 10.244.1.2 [no-route]" in why
+    assert "its routing daemon has not learned it" in why
+    assert "ip route add" not in why
     _birdc("node2", "enable 'node1.ipv4'")
     succeeds("up", path)
     clean()
+    # A daemon would mend its routes at once.
+    assert "nothing in this lab would break by it" in podnet("fault", "inject", "route-missing").err
 
 
 def test_what_is_broken_on_purpose_takes_routes_along_and_is_no_drift(tmp_path: Path) -> None:
