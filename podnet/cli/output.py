@@ -56,13 +56,16 @@ def changes_text(changes: Sequence[Change]) -> str:
 @contextmanager
 def lab_kernel(name: str) -> Iterator[tuple[LinuxKernel, Supervisor]]:
     """The machine's kernel and the supervisor of one lab's containers."""
+    from podnet.kernel.bird import Birds
     from podnet.kernel.linux import LinuxKernel
     from podnet.kernel.process import Supervisor
     from podnet.lab.attacher import Attacher
-    from podnet.lab.record import directory
+    from podnet.lab.record import daemons_directory, directory
 
     supervisor = Supervisor(str(directory(name)))
-    kernel = LinuxKernel(supervisor, Attacher(directory(name)), f"{directory(name)}/keys")
+    kernel = LinuxKernel(
+        supervisor, Attacher(directory(name)), f"{directory(name)}/keys", Birds(daemons_directory(name))
+    )
     try:
         yield kernel, supervisor
     finally:

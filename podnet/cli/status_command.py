@@ -18,6 +18,7 @@ __all__ = ["command"]
 @output_option
 def command(lab: str | None, check: bool, output: str) -> None:
     """Show LAB as the kernel has it now (a name or a topology file; without one, the only lab that runs)."""
+    from podnet.kernel.bird import Birds
     from podnet.lab import record
     from podnet.lab.drift import drift
     from podnet.lab.status import document
@@ -25,7 +26,7 @@ def command(lab: str | None, check: bool, output: str) -> None:
     entry = record.find(lab)
     with lab_kernel(entry.name) as (kernel, supervisor):
         processes = supervisor.observe()
-        changes, found = drift(entry, kernel, processes)
+        changes, found = drift(entry, kernel, processes, Birds(record.daemons_directory(entry.name)).sessions)
         shown = document(entry, found, changes, processes)
     if output == "json":
         print_json(shown)

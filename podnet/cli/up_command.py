@@ -35,7 +35,7 @@ def command(topology: str, output: str) -> None:
     require({*fabric_of(wanted.networking.fabric).NEEDS, *(f"tc {kind_of(each.settings)}" for each in wanted.impair)})
     with lab_kernel(wanted.name) as (kernel, supervisor), progress(f"lab {wanted.name}") as told:
         outcome = up(wanted, kernel, told, Attacher(directory(wanted.name)))
-        if any(pod.containers for pod in wanted.pods):
+        if any(target.containers for target in outcome.lab.targets):
             ended = [s for s in supervisor.observe() if s.state == "failed"]
         else:
             ended = []

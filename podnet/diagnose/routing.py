@@ -220,9 +220,11 @@ def _no_way(case: Case, leg: Leg, netns: str, answer: Lookup) -> Cause | None:
     if answer.errno == errno.ENETUNREACH:
         way = ("via", wanted.via) if wanted.via else ()
         mend = ("ip", "route", "add", wanted.prefix, *way, "dev", wanted.dev) if wanted.type == "unicast" else ()
+        why = "" if wanted.type == "unicast" else "the topology gives it none"
+        if wanted.learned:
+            mend, why = (), "its routing daemon has not learned it: 'podnet status' says how its sessions are"
         return case.cause(
-            "no-route", netns, wanted.prefix or destination, f"{where} has no route to {destination}",
-            "" if wanted.type == "unicast" else "the topology gives it none",
+            "no-route", netns, wanted.prefix or destination, f"{where} has no route to {destination}", why,
             show=("ip", "route", "get", destination), mend=mend,
         )  # fmt: skip
     if answer.errno not in _REFUSING:

@@ -22,13 +22,15 @@ _MOST_HOPS = 32
 class Chosen(NamedTuple):
     """What a namespace's routes say of a destination: ``prefix`` is the route's; ``via`` is empty on the link.
 
-    ``type`` is ``unicast``, ``local``, ``none`` (no route) or that of a route that refuses.
+    ``type`` is ``unicast``, ``local``, ``none`` (no route) or that of a route that refuses. A route that is ``learned``
+    is a routing daemon's.
     """
 
     type: str
     dev: str = ""
     via: str = ""
     prefix: str = ""
+    learned: bool = False
 
 
 class Step(NamedTuple):
@@ -119,7 +121,7 @@ class World:
             yield (
                 int(route.dst.partition("/")[2]),
                 route.metric,
-                Chosen(route.type, route.dev, route.via, route.dst),
+                Chosen(route.type, route.dev, route.via, route.dst, route.learned),
             )
 
     def segment(self, netns: str, dev: str) -> Iterator[tuple[str, str, tuple[Step, ...]]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fabric", "Site", "Terms", "Way", "fabric_of", "outer"]
 
-_FILES = {"host-gw": "hostgw", "vxlan": "vxlan", "wireguard": "wireguard", "ipip": "ipip", "none": "none"}
+_FILES = {"host-gw": "hostgw", "vxlan": "vxlan", "wireguard": "wireguard", "ipip": "ipip", "bgp": "bgp", "none": "none"}
 
 
 class Site(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podnet.fabric import outer
-from podnet.kernel.objects import KernelObject, Peer, Route, Tunnel
+from podnet.kernel.objects import KernelObject, Peer, Route, Sysctl, Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,10 @@ def node(terms: Terms, here: Site, ways: Sequence[Way]) -> list[KernelObject]:
             here.netns, here.tunnel, "wireguard", options, mtu=terms.mtu, group=terms.group, altname=here.label
         )
     ]  # fmt: skip
+    if not here.netns:
+        # The kernel switches this off for the whole namespace with the first WireGuard device that comes up (wg_open),
+        # and leaves it so: on the machine itself it is noted, so as to be put back.
+        objects.append(Sysctl("", "net/ipv4/conf/all/send_redirects", "0"))
     for way in ways:
         address = way.to.addresses[version]
         endpoint = f"[{address}]:{port}" if version == 6 else f"{address}:{port}"

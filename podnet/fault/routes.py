@@ -45,14 +45,19 @@ def _forwards(site: Site, place: Place, version: int, trip: Trip) -> bool:
 
 
 def _fabric_routes(site: Site, version: int) -> list[tuple[Place, Route]]:
-    """(who has a route to whose pods, the route) where something goes that way."""
+    """(who has a route to whose pods, the route) where something goes that way. A daemon would mend its own at once."""
     trips = _trips(site, version)
     found = []
     for name in _any(site, version, ("node", "router")):
         for other in site.lab.of_kind("node"):
             cidr = site.pod_cidr(other.name, version)
             route = site.route_to(name, cidr) if cidr else None
-            if route is not None and route.via and any(site.routes(t, site.netns(name), cidr) for t in trips):
+            if (
+                route is not None
+                and route.via
+                and not route.learned
+                and any(site.routes(t, site.netns(name), cidr) for t in trips)
+            ):
                 found.append((Place(name, other.name), route))
     return found
 

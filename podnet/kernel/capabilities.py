@@ -219,6 +219,8 @@ _ROWS: tuple[_Row, ...] = (
     _Row("tun", "tunnels that end in a program", trials.tun, "modprobe tun; in a container: --device /dev/net/tun"),
     _Row("forwarding", "host: true nodes whose pods reach other hosts", trials.forward_policy,
          "let the lab's addresses pass: iptables -I FORWARD -s PODSUBNET -j ACCEPT, and the same with -d"),
+    _Row("bird", "fabric: bgp", _tool("bird"),
+         "apt-get install bird2; systemctl disable --now bird (podnet runs its own)"),
     _Row("ip", "looking at a lab by hand", _tool("ip"), "apt-get install iproute2"),
     _Row("nft", "looking at a lab's rules by hand", _tool("nft"), "apt-get install nftables"),
     _Row("tc", "looking at a lab's shaping by hand", _tool("tc"), "apt-get install iproute2"),

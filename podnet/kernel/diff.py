@@ -7,6 +7,7 @@ from typing import NamedTuple
 from podnet.kernel.objects import (
     Address,
     Attached,
+    BirdConf,
     Bridge,
     KernelObject,
     Key,
@@ -61,7 +62,7 @@ _FIXED = {
     "qdisc": {"type", "settings"},  # netem keeps what a change does not name
 }
 # What has more to it than its namespace, and does not vanish with that.
-_SURVIVORS = Netns | Process | Attached
+_SURVIVORS = Netns | Process | BirdConf | Attached
 
 
 def differing(wanted: KernelObject, found: KernelObject) -> tuple[str, ...]:
@@ -128,6 +129,8 @@ def _difference(name: str, was: object, new: object) -> str:
             return _options(dict(was) if isinstance(was, tuple) else {}, dict(new))
         case "up", _:
             return "is up, should be down" if was else "is down, should be up"
+        case "text", str():
+            return _lines(str(was).splitlines(), new.splitlines())
         case "ruleset", _:
             return "its rules differ"
         case "config", _:
@@ -155,6 +158,14 @@ def _options(was: dict[str, str], new: dict[str, str]) -> str:
     return ", ".join(f"{name} is {_shown(was.get(name, ''))}, should be {_shown(new.get(name, ''))}" for name in names)
 
 
+def _lines(was: list[str], new: list[str]) -> str:
+    lacks = [line.strip() for line in new if line not in was and line[:1] != "#"]
+    extra = [line.strip() for line in was if line not in new and line[:1] != "#"]
+    parts = [f"lacks '{_some(lacks)}'"] if lacks else []
+    parts += [f"has '{_some(extra)}' besides"] if extra else []
+    return ", ".join(parts) or "its comments differ"
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -171,8 +182,11 @@ def _renewed(wanted: State, found: State) -> dict[Key, str]:
     The value says why, and is empty where the object's own differences say it.
     """
     renewed: dict[Key, str] = {}
+    bare = {each.netns for key, each in wanted.items() if isinstance(each, Process) and key not in found}
     for key, new in wanted.items():
         was = found.get(key)
+        if isinstance(new, Route) and new.learned and was is not None and new.netns in bare:
+            renewed[key] = "the daemon that learned it is gone"
         if isinstance(new, Process) and was is not None and new.netns and ("netns", new.netns) not in found:
             renewed[key] = "runs in a namespace that has lost its name"
         if not isinstance(new, Bridge | Veth | Tunnel):

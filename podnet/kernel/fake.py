@@ -16,6 +16,7 @@ from podnet.errors import KernelError
 from podnet.kernel.objects import (
     Address,
     Attached,
+    BirdConf,
     Bridge,
     KernelObject,
     Key,
@@ -144,7 +145,9 @@ class FakeKernel:
 
     def _apply_one(self, op: Op) -> None:
         target = op.object
-        if not (isinstance(target, Netns) or (isinstance(target, Process | Attached) and op.verb == "delete")):
+        if not (
+            isinstance(target, Netns) or (isinstance(target, Process | BirdConf | Attached) and op.verb == "delete")
+        ):
             self._require_netns(op, target.netns)
         if op.verb == "delete":
             self._delete(op)
@@ -158,6 +161,8 @@ class FakeKernel:
                 self._set_link(op, target)
             case Address():
                 self._add_address(op, target)
+            case Route(learned=True):
+                self.state[target.key] = target  # daemons do here what is expected of them
             case Route():
                 self._put_route(op, target)
             case Process():
@@ -165,7 +170,7 @@ class FakeKernel:
             case _:
                 self._put(op, target)
 
-    def _put(self, op: Op, target: Neighbours | Peer | Sysctl | Qdisc | NftTable | Attached) -> None:
+    def _put(self, op: Op, target: Neighbours | Peer | Sysctl | Qdisc | NftTable | BirdConf | Attached) -> None:
         """What is written over whatever is there; only a table, discipline or attachment must be new to be added."""
         if isinstance(target, Qdisc):
             self._require_link(op, target.netns, target.dev)
@@ -223,7 +228,7 @@ class FakeKernel:
         for link in [each for each in self.state.values() if isinstance(each, Bridge | Veth | Tunnel)]:
             if link.netns == netns.name and link.key in self.state:
                 self._drop_link(link)
-        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process | Attached))
+        self._drop(lambda each: each.netns == netns.name and not isinstance(each, Process | BirdConf | Attached))
         del self._made[netns.name]
 
     def _add_links(self, op: Op, link: Bridge | Veth | Tunnel) -> None:

@@ -13,12 +13,14 @@ from podnet.kernel import dump, netns, nft, observation, rtnl, sysctl
 from podnet.kernel.netlink import attr, attrs
 from podnet.kernel.objects import (
     Attached,
+    BirdConf,
     Bridge,
     KernelObject,
     Netns,
     NftTable,
     Peer,
     Process,
+    Route,
     State,
     Sysctl,
     Tunnel,
@@ -29,6 +31,7 @@ from podnet.kernel.places import Places
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from podnet.kernel.bird import Birds
     from podnet.kernel.interface import Attacher
     from podnet.kernel.netlink import NetlinkSocket
     from podnet.kernel.process import Supervisor
@@ -48,13 +51,20 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 class LinuxKernel:
     """The kernel of this machine (see ``podnet.kernel.interface``).
 
-    ``supervisor`` runs the containers' processes, ``attacher`` calls CNI plugins; without one, processes and
-    attachments are neither seen nor made. ``keys`` is the folder of WireGuard's private keys. One netlink socket per
-    namespace is kept open; ``close`` gives them back.
+    ``supervisor`` runs the containers' processes, ``attacher`` calls CNI plugins, ``birds`` configures routing daemons;
+    without one, what is its business is neither seen nor made. ``keys`` is the folder of WireGuard's private keys. One
+    netlink socket per namespace is kept open; ``close`` gives them back.
     """
 
-    def __init__(self, supervisor: Supervisor | None = None, attacher: Attacher | None = None, keys: str = "") -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor | None = None,
+        attacher: Attacher | None = None,
+        keys: str = "",
+        birds: Birds | None = None,
+    ) -> None:
         self._supervisor = supervisor
+        self._birds = birds
         self._attacher = attacher
         self._keys = keys
         self._places = Places()
@@ -112,10 +122,13 @@ class LinuxKernel:
         there = {"", *alive}
         found += sysctl.read(pair for pair in sysctls if pair[0] in there)
         found += observation.tables([table for table in tables if table.netns in there])
+        confs = self._birds.observe() if self._birds is not None else []
         if self._supervisor is not None:
-            found += [status.process for status in self._supervisor.observe() if observation.holds(status)]
+            daemons = {each.netns for each in confs}
+            found += [each.process for each in self._supervisor.observe() if observation.holds(each, daemons)]
         if self._attacher is not None:
             found += self._attacher.observe()
+        found += confs
         return {each.key: each for each in found}
 
     def _nsid(self, name: str, other: str) -> int:
@@ -178,6 +191,10 @@ class LinuxKernel:
         elif group == "process":
             self._complete()
             self._apply_processes(batch)
+        elif group == "bird":
+            self._apply_birds(batch)
+        elif group == "learned":
+            self._wait_for_routes([op.object for op in batch if isinstance(op.object, Route)])
         else:
             for op in batch:
                 self._apply_one(op)
@@ -263,6 +280,26 @@ class LinuxKernel:
             if isinstance(op.object, Attached):
                 self._named(op, self._attacher.delete if op.verb == "delete" else self._attacher.add, op.object)
 
+    def _apply_birds(self, ops: list[Op]) -> None:
+        if self._birds is None:
+            msg = f"cannot {ops[0]}: nobody here configures daemons"
+            raise KernelError(msg)
+        for op in ops:
+            if isinstance(op.object, BirdConf):
+                self._named(op, self._birds.remove if op.verb == "delete" else self._birds.write, op.object)
+
+    def _wait_for_routes(self, routes: list[Route]) -> None:
+        if self._birds is None:
+            msg = f"cannot wait for {routes[0]}: nobody here configures daemons"
+            raise KernelError(msg)
+        self._complete()
+        self._places.wait(None)
+        self._birds.wait(routes, self._routes_of)
+
+    def _routes_of(self, name: str) -> list[KernelObject]:
+        sock = self._places.socket(name)
+        return dump.routes(sock, name, {row.index: row.name for row in dump.links(sock).values()})
+
     def _apply_links(self, name: str, ops: list[Op]) -> None:
         """All that rtnetlink changes in one namespace, in one batch."""
         from podnet.kernel import requests
@@ -347,6 +384,10 @@ def _batch(op: Op) -> tuple[str, str, str]:
             return "process", "", ""
         case Attached():
             return "attachment", "", ""
+        case BirdConf():
+            return "bird", "", ""
+        case Route(learned=True):
+            return "learned", "", ""
         case Bridge() | Veth() | Tunnel() if op.verb == "delete":
             return "delete-links", op.object.netns, ""
         case Bridge() | Veth() | Tunnel() if op.verb == "add":

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "ALTNAME",
+    "BIRD",
     "MAIN_TABLE",
     "PROTOCOL",
     "Address",
     "Attached",
+    "BirdConf",
     "Bridge",
     "Key",
     "KernelObject",
@@ -43,6 +45,8 @@ Key = tuple[str, ...]
 # The mark on routes, addresses and neighbours that podnet made (rtm_protocol, IFA_PROTO, NDA_PROTOCOL).
 # Below 128 are the kernel's and known daemons' numbers (/etc/iproute2/rt_protos); 0x70 is "p".
 PROTOCOL = 0x70
+
+BIRD = 12  # RTPROT_BIRD, linux/rtnetlink.h: who writes the routes that are learned
 
 ALTNAME = "podnet."  # how podnet's alternative names of links begin
 
@@ -261,11 +265,17 @@ class Route(NamedTuple):
     def key(self) -> Key:
         return ("route", self.netns, str(self.table), self.dst, str(self.metric))
 
+    @property
+    def learned(self) -> bool:
+        """Whether a routing daemon is to write it: podnet only waits for it."""
+        return self.protocol == BIRD
+
     def __str__(self) -> str:
         how = f" via {self.via}" if self.via else ""
         how += f" dev {self.dev}" if self.dev else ""
         kind = "" if self.type == "unicast" else f"{self.type} "
-        return f"route {kind}{self.dst}{how} in {self.netns or 'the machine'}"
+        by = " by bird" if self.learned else ""
+        return f"route {kind}{self.dst}{how}{by} in {self.netns or 'the machine'}"
 
 
 class Neighbours(NamedTuple):
@@ -377,6 +387,29 @@ class Process(NamedTuple):
         return f"container {self.name} in {self.netns or 'the machine'}"
 
 
+class BirdConf(NamedTuple):
+    """The configuration of the routing daemon BIRD on the node or router ``name``; ``text`` is all of its file.
+
+    The daemon itself is a ``Process``, what it learns are routes of the protocol ``BIRD``. A daemon that runs is told
+    to read its configuration again, and goes on.
+    """
+
+    netns: str
+    name: str
+    text: str
+
+    @property
+    def kind(self) -> str:
+        return "bird"
+
+    @property
+    def key(self) -> Key:
+        return ("bird", self.netns)
+
+    def __str__(self) -> str:
+        return f"configuration of bird in {self.netns}"
+
+
 class Attached(NamedTuple):
     """A pod's interface that the CNI plugins of a network make, with all that belongs to it.
 
@@ -420,6 +453,7 @@ KernelObject = (
     | Qdisc
     | NftTable
     | Process
+    | BirdConf
     | Attached
 )
 State = dict[Key, KernelObject]
@@ -448,7 +482,7 @@ def owned(found: KernelObject, group: int) -> bool:
             return True  # only those with podnet's protocol or handle, or of podnet's links, are ever reported
         case NftTable():
             return found.name == "podnet" or found.name.startswith("podnet-")
-        case Netns() | Process() | Attached():
+        case Netns() | Process() | BirdConf() | Attached():
             return True
         case _:
             return False

@@ -9,7 +9,7 @@ from podnet.kernel import dump, nft
 from podnet.kernel.objects import ALTNAME, KernelObject, NftTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from podnet.kernel.netlink import NetlinkSocket
     from podnet.kernel.process import ProcessStatus
@@ -100,6 +100,10 @@ def tables(wanted: list[NftTable]) -> list[KernelObject]:
     return found
 
 
-def holds(status: ProcessStatus) -> bool:
-    """Whether a container is as it should be: running, or finished with success."""
-    return status.state == "running" or (status.state == "exited" and status.exit_code == 0)
+def holds(status: ProcessStatus, with_daemons: Collection[str] = ()) -> bool:
+    """Whether a container is as it should be: running, or finished with success.
+
+    In the namespaces ``with_daemons`` nothing ever finishes.
+    """
+    done = status.state == "exited" and status.exit_code == 0 and status.process.netns not in with_daemons
+    return done or status.state == "running"

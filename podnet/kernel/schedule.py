@@ -13,12 +13,14 @@ from typing import NamedTuple
 from podnet.kernel.diff import Change
 from podnet.kernel.objects import (
     Attached,
+    BirdConf,
     Bridge,
     KernelObject,
     Key,
     Link,
     Loopback,
     Netns,
+    NftTable,
     Process,
     Route,
     Sysctl,
@@ -34,7 +36,8 @@ class Op(NamedTuple):
     """One operation on one object.
 
     ``add`` makes it (links come down; a veth comes with ``peer``, also down), ``set`` changes ``fields`` of it
-    (for a route or neighbours: replaces it; for a table: replaces it as a whole), ``delete`` removes it.
+    (for a route or neighbours: replaces it; for a table: replaces it as a whole), ``delete`` removes it. ``await``
+    waits until a daemon has written a route.
     """
 
     verb: str
@@ -47,8 +50,8 @@ class Op(NamedTuple):
 
 
 _TUNNELS = ("vxlan", "wireguard", "ipip")
-_DELETE_ORDER = ("process", "attachment", "nft", "neighbours", "route", "address", "peer", "qdisc", *_TUNNELS, "veth",
-                 "bridge", "netns")  # fmt: skip
+_DELETE_ORDER = ("process", "bird", "attachment", "nft", "neighbours", "route", "address", "peer", "qdisc", *_TUNNELS,
+                 "veth", "bridge", "netns")  # fmt: skip
 
 # Inside one namespace, after its links were made. A device's sysctls decide what happens when it comes up and
 # whether it takes an address (disable_ipv6), so they come first.
@@ -57,6 +60,9 @@ _INSIDE_ORDER = {
     "peer": 5, "neighbours": 5, "route": 6,
 }  # fmt: skip
 _VIA_ORDER = 7  # a gateway may be reached by another route
+
+# After all that: a container finds its pod's interface when it starts, a daemon its configuration, and then it learns.
+_LATE_ORDER = {"attachment": 0, "nft": 1, "bird": 2, "process": 3, "route": 4}
 
 
 def schedule(changes: Iterable[Change]) -> list[Op]:
@@ -68,7 +74,6 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
     links: list[Op] = []
     inside: dict[str, list[tuple[int, Op]]] = {}
     late: list[Op] = []
-    attachments: list[Op] = []  # a container finds its pod's interface when it starts
     paired: set[Key] = set()
     for change in changes:
         new = change.new
@@ -93,19 +98,20 @@ def schedule(changes: Iterable[Change]) -> list[Op]:
                     _put(inside, Op("set", new, ("up",)))
             case Bridge() | Veth() | Tunnel():
                 _put(inside, Op("set", new, change.fields))
-            case Process():
+            case Process() | Attached():
                 late.append(Op("add", new))
-            case Attached():
-                attachments.append(Op("add", new))
-            case _ if new.kind == "nft":
-                late.insert(0, Op("add" if fresh else "set", new, change.fields))
+            case NftTable() | BirdConf():
+                late.append(Op("add" if fresh else "set", new, change.fields))
+            case Route(learned=True):
+                late.append(Op("await", new))
             case Sysctl():
                 _put(inside, Op("set", new, ("value",)))
             case _:
                 _put(inside, Op("add" if fresh else "set", new, change.fields))
     place = {netns: number for number, netns in enumerate(dict.fromkeys(op.object.netns for op in links))}
     links.sort(key=lambda op: (op.object.kind != "bridge", place[op.object.netns]))  # one send per namespace
-    return ops + early + links + _flattened(inside) + attachments + late
+    late.sort(key=lambda op: _LATE_ORDER[op.object.kind])
+    return ops + early + links + _flattened(inside) + late
 
 
 def _deletions(changes: list[Change]) -> list[Op]:
@@ -118,6 +124,8 @@ def _deletions(changes: list[Change]) -> list[Op]:
         for old in reversed(doomed):
             if old is None or old.kind != kind or old.key in seen:
                 continue
+            if isinstance(old, Route) and old.learned:
+                continue  # its daemon's to take away
             if isinstance(old, Veth):
                 seen.add(old.peer_key)
             ops.append(Op("delete", old))

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podnet.kernel.diff import Change, diff
-from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, Qdisc, State, Sysctl
+from podnet.kernel.objects import Attached, Neighbours, NftTable, Process, Qdisc, Route, State, Sysctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from podnet.kernel.interface import Kernel
     from podnet.kernel.process import ProcessStatus
@@ -73,8 +73,16 @@ def tables_of(wanted: State) -> list[NftTable]:
     return [each for each in wanted.values() if isinstance(each, NftTable)]
 
 
-def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()) -> tuple[list[Change], State]:
-    """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed."""
+def drift(
+    entry: Record,
+    kernel: Kernel,
+    processes: Sequence[ProcessStatus] = (),
+    sessions: Callable[[str], str] | None = None,
+) -> tuple[list[Change], State]:
+    """How the kernel differs from what the lab's last ``up`` made, and what was found; nothing is changed.
+
+    ``sessions`` tells of the routing daemon in a namespace, in words; it is asked where a route was not learned.
+    """
     wanted = entry.wanted
     names = set(entry.namespaces) | ({""} if in_machine(entry.machine_keys) else set())
     found = kernel.observe(names, sysctls_of(wanted), tables_of(wanted), neighbours_of(wanted), qdiscs_of(wanted))
@@ -82,7 +90,22 @@ def drift(entry: Record, kernel: Kernel, processes: Sequence[ProcessStatus] = ()
     ours = own(found, keys, wanted)
     changes = diff(wanted, ours, entry.group)
     ended = {each.process.name: each for each in processes if each.state != "running"}
-    return [_with_end(change, ended) for change in changes], found
+    changes = [_with_end(change, ended) for change in changes]
+    return (_with_sessions(changes, sessions) if sessions else changes), found
+
+
+def _with_sessions(changes: list[Change], sessions: Callable[[str], str]) -> list[Change]:
+    told: dict[str, str] = {}
+    found = []
+    for change in changes:
+        new = change.new
+        if isinstance(new, Route) and new.learned and change.action == "create":
+            if new.netns not in told:
+                told[new.netns] = sessions(new.netns)
+            found.append(change._replace(reason=f"is not learned; {told[new.netns]}"))
+        else:
+            found.append(change)
+    return found
 
 
 def _with_end(change: Change, ended: dict[str, ProcessStatus]) -> Change:

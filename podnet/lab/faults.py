@@ -81,9 +81,15 @@ def with_faults(wanted: State, faults: Sequence[Fault], lab: dict[str, Any]) -> 
             for each in wanted.values():
                 if isinstance(each, Bridge | Veth | Tunnel) and each.netns == netns:
                     _set_down(changed, netns, each.name)
-            pods = {pod["netns"] for pod in targets.values() if pod["node"] == fault.target}
-            for key in [k for k, each in changed.items() if isinstance(each, Process) and each.netns in pods]:
+            on = {netns, *(pod["netns"] for pod in targets.values() if pod["node"] == fault.target)}
+            for key in [k for k, each in changed.items() if isinstance(each, Process) and each.netns in on]:
                 del changed[key]
+    learned = [each for each in wanted.values() if isinstance(each, Route) and each.learned]
+    if learned:
+        from podnet.lab.hearsay import unheard
+
+        for route in unheard(learned, faults, lab):
+            changed.pop(route.key, None)
     return changed
 
 

@@ -112,7 +112,8 @@ def intended(topology: Topology) -> Intent:
         placement, new_keys = with_keys(placement, earlier)
     lab = lab_of(placement)
     before_any, others = machine.neighbour_limits(topology.name, lab.versions)
-    compiled = compile_topology(placement, partial(data_dir, record.directory(topology.name)))
+    daemons = record.daemons_directory(topology.name)
+    compiled = compile_topology(placement, partial(data_dir, record.directory(topology.name)), daemons)
     wanted = with_neighbours(compiled, lab, placement, before_any, others)
     if ("sysctl", "", "net/ipv6/conf/all/forwarding") in wanted:
         wanted |= {each.key: each for each in machine.router_advertisements(topology.name)}

@@ -28,6 +28,7 @@ __all__ = [
     "RUN_DIR",
     "Body",
     "Record",
+    "daemons_directory",
     "directory",
     "find",
     "load",
@@ -124,6 +125,11 @@ class Record(NamedTuple):
 def directory(name: str) -> str:
     """Where a lab keeps its record, its reservations, its containers' logs and socket."""
     return f"{LABS_DIR}/{name}"
+
+
+def daemons_directory(name: str) -> str:
+    """Where the routing daemons of a lab have their configuration and their sockets."""
+    return f"{directory(name)}/bird"
 
 
 def _file(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from podnet.kernel.objects import (
     Address,
     Attached,
+    BirdConf,
     Bridge,
     KernelObject,
     Loopback,
@@ -36,6 +37,7 @@ _TYPES: dict[str, Any] = {
     "nft": NftTable,
     "process": Process,
     "attachment": Attached,
+    "bird": BirdConf,
 }
 
 

@@ -41,7 +41,7 @@ def document(
             for wanted in target["interfaces"]
             if isinstance(link := found.get(("link", target["netns"], wanted["name"])), Bridge | Veth)
         ]
-        if target["kind"] == "pod":
+        if target["kind"] == "pod" or target["containers"]:
             shown["containers"] = [
                 _container(name, by_name.get(f"{target['name']}/{name}")) for name in target["containers"]
             ]

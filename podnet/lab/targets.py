@@ -26,6 +26,7 @@ def lab_of(placement: Placement) -> Lab:
     by_plugins = topology.networking.cni is not None
     mtu = {subnet.name: subnet.mtu for subnet in topology.subnets}
     pods_mtu = pod_mtu(placement)
+    daemons = ("bird",) if topology.networking.fabric == "bgp" else ()
     targets = [
         Target(
             name=n.node.name,
@@ -36,6 +37,7 @@ def lab_of(placement: Placement) -> Lab:
                 *([] if by_plugins else [_interface(topology.networking.bridge, pods_mtu, n.gateways)]),
             ),
             labels=n.node.labels,
+            containers=daemons,
         )
         for n in placement.nodes
     ]
@@ -69,6 +71,7 @@ def lab_of(placement: Placement) -> Lab:
                 _interface(f"eth{i}", mtu[subnet], addresses)
                 for i, (subnet, addresses) in enumerate(zip(r.router.subnets, r.addresses, strict=True))
             ),
+            containers=daemons,
         )
         for r in placement.routers
     ]
@@ -83,5 +86,7 @@ def earlier_of(placement: Placement) -> dict[str, list[str]]:
     """What the next ``up`` must keep: addresses of nodes and clients, and nodes' pod CIDRs."""
     earlier = {f"host/{n.node.name}": [str(a) for a in n.addresses] for n in placement.nodes}
     earlier |= {f"host/{c.client.name}": [str(a) for a in c.addresses] for c in placement.clients}
+    earlier |= {f"as/{n.node.name}": [str(n.as_number)] for n in placement.nodes if n.as_number}
+    earlier |= {f"as/{r.router.name}": [str(r.as_number)] for r in placement.routers if r.as_number}
     earlier |= {f"key/{n.node.name}": [n.public_key] for n in placement.nodes if n.public_key}
     return earlier | {f"cidr/{n.node.name}": [str(c) for c in n.pod_cidrs] for n in placement.nodes}

@@ -30,7 +30,7 @@ class Target:
     """Something that packets are sent from and to: a pod, a node, a client or a router.
 
     ``netns`` is the name under ``/run/netns``; the empty name is the machine's own namespace.
-    ``node`` is the name of the pod's node, empty for all others.
+    ``node`` is the name of the pod's node, empty for all others. ``containers`` of a node or router are its daemons.
     """
 
     name: str

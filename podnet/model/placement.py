@@ -14,7 +14,8 @@ __all__ = ["PlacedClient", "PlacedNode", "PlacedPod", "PlacedRouter", "Placement
 class PlacedNode:
     """A node with its underlay addresses, its pod CIDRs and, on its bridge, their gateways.
 
-    ``public_key`` is WireGuard's, base64, where the fabric has keys.
+    ``public_key`` is WireGuard's, base64, where the fabric has keys; ``as_number`` is its own where it speaks BGP,
+    else 0.
     """
 
     node: Node
@@ -22,6 +23,7 @@ class PlacedNode:
     pod_cidrs: tuple[Network, ...]
     gateways: tuple[InterfaceAddress, ...]
     public_key: str = ""
+    as_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,14 @@ class PlacedClient:
 
 @dataclass(frozen=True, slots=True)
 class PlacedRouter:
-    """A router with its addresses in each of its subnets, in the order of ``router.subnets``."""
+    """A router with its addresses in each of its subnets, in the order of ``router.subnets``.
+
+    ``as_number`` is as a node's.
+    """
 
     router: Router
     addresses: tuple[tuple[InterfaceAddress, ...], ...]
+    as_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

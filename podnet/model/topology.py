@@ -43,7 +43,8 @@ class Networking:
     """Cluster-wide settings; keys and defaults follow kind's cluster configuration.
 
     ``mtu`` is bytes, ``None`` means: derive it from the underlay and the fabric.
-    ``vni``, ``fabric_port`` (0: the fabric's own) and ``direct_routing`` are for the fabrics that know them.
+    ``vni``, ``fabric_port`` (0: the fabric's own), ``direct_routing``, ``as_number`` (the first of the lab) and
+    ``hold_time`` (seconds) are for the fabrics that know them.
     ``node_prefix_v4``/``node_prefix_v6`` are the prefix lengths of one node's share of ``pod_subnets``.
     """
 
@@ -59,6 +60,8 @@ class Networking:
     vni: int = 1
     fabric_port: int = 0
     direct_routing: bool = False
+    as_number: int = 64512
+    hold_time: int = 9
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from podnet.probe.plan import Checks
 from podnet.probe.pmtu import largest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from podnet.model.lab import Lab
     from podnet.model.path import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 _FOR_LATENCY, _FOR_LOSS = 20, 100  # probes
+_SAMPLED_WITHIN = 0.2  # seconds that an answer has, unless the bound is of that size
 _PAUSE = 0.2  # seconds between two looks at what is to become right
 
 
@@ -70,7 +71,7 @@ def _judge(lab: Lab, into: Results, indexes: Sequence[int], fresh: dict[int, Res
     """Put results with their bounds judged in their places; ``of`` is the run that ``fresh`` is of."""
     arrived = [index for index in indexes if fresh[index].observed == "reach" and fresh[index].passed]
     sizes = _sizes(lab, into.checks, arrived)
-    times = _samples(lab, into.checks, arrived)
+    times = _samples(lab, into.checks, {index: fresh[index].rtt_ms or 0.0 for index in arrived})
     for place, index in enumerate(indexes):
         result = fresh[index]
         if index in arrived:
@@ -103,7 +104,9 @@ def _wrong(
         lost = 1 - len(came) / len(sample)
         if bounds.loss is not None and lost > bounds.loss:
             wrong.append(f"{lost:.0%} of {len(sample)} packets were lost, expected at most {bounds.loss:.0%}")
-        if bounds.latency_ms is not None and came and median(came) > bounds.latency_ms:
+        if bounds.latency_ms is not None and not came:
+            wrong.append(f"none of {len(sample)} answers came in time, expected at most {bounds.latency_ms:g} ms")
+        elif bounds.latency_ms is not None and median(came) > bounds.latency_ms:
             wrong.append(
                 f"the median round trip takes {median(came):.3f} ms, expected at most {bounds.latency_ms:g} ms"
             )
@@ -125,16 +128,20 @@ def _sizes(lab: Lab, checks: Checks, indexes: Iterable[int]) -> dict[int, tuple[
     return sizes
 
 
-def _samples(lab: Lab, checks: Checks, indexes: Iterable[int]) -> dict[int, list[float | None]]:
-    """Round trips in milliseconds of many probes, ``None`` for each that was lost, of the checks that bound them."""
+def _samples(lab: Lab, checks: Checks, seen: Mapping[int, float]) -> dict[int, list[float | None]]:
+    """Round trips in milliseconds of many probes, ``None`` for each that was lost, of the checks that bound them.
+
+    ``seen`` is how long the one of each check took that was to be asked.
+    """
     samples: dict[int, list[float | None]] = {}
-    for index in indexes:
+    for index, rtt_ms in seen.items():
         check = checks[index]
         bounds = check.bounds
         if bounds is None or (bounds.latency_ms is None and bounds.loss is None):
             continue
         count = _FOR_LATENCY if bounds.loss is None else _FOR_LOSS
-        # One attempt each: a second one would hide the loss of the first.
+        # One attempt each: a second one would hide the loss of the first. What takes long is not lost.
         one = replace(check, bounds=None)
-        samples[index] = [result.rtt_ms for result in run(lab, [one] * count, timeout=0.2, attempts=1)]
+        timeout = max(_SAMPLED_WITHIN, 2 * (bounds.latency_ms or 0) / 1000, 3 * rtt_ms / 1000)
+        samples[index] = [result.rtt_ms for result in run(lab, [one] * count, timeout=timeout, attempts=1)]
     return samples

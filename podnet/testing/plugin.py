@@ -74,8 +74,8 @@ def _up(path: str, owner: pytest.Collector | pytest.Item) -> RunningLab:
 
         owner.addfinalizer(remove)
         with lab_kernel(name) as (kernel, supervisor):
-            up(topology, kernel)
-            if not any(pod.containers for pod in topology.pods):
+            outcome = up(topology, kernel)
+            if not any(target.containers for target in outcome.lab.targets):
                 supervisor.shutdown()
         entry = record.find(name)
     except PodnetError as error:

@@ -68,13 +68,14 @@ def pod_mtu(placement: Placement) -> int:
     return networking.mtu or smallest - fabric_of(networking.fabric).overhead(networking.versions)
 
 
-def compile_topology(placement: Placement, plugin_state: Callable[[str], str] = str) -> State:
+def compile_topology(placement: Placement, plugin_state: Callable[[str], str] = str, daemons: str = "") -> State:
     """All that must be in the kernel, by key. Raises ``TopologyError`` for a next hop that leads nowhere.
 
-    ``plugin_state`` is the folder of what CNI plugins keep on the node with that namespace.
+    ``plugin_state`` is the folder of what CNI plugins keep on the node with that namespace, ``daemons`` that of routing
+    daemons' files.
     """
     compiler = _Compiler(placement, plugin_state)
-    objects = compiler.compile()
+    objects = compiler.compile() + compiler.daemons(daemons)
     if compiler.problems:
         raise TopologyError(compiler.problems)
     return {each.key: each for each in objects}
@@ -113,6 +114,19 @@ class _Compiler:
         for pod in self.placement.pods:
             objects += self._pod(pod, nodes[pod.pod.node])
         return objects + [self._impairment(each) for each in self.topology.impair]
+
+    def daemons(self, folder: str) -> list[KernelObject]:
+        """What speaks BGP, and what it is to learn, where that is the fabric."""
+        networking = self.topology.networking
+        if networking.fabric != "bgp":
+            return []
+        from podnet.fabric import bgp
+        from podnet.topology.sessions import speakers
+
+        found, problems = speakers(self.placement)
+        self.problems += problems
+        networks = networking.pod_subnets
+        return [each for one in found for each in bgp.speaker(one, networks, networking.hold_time, folder)]
 
     def _impairment(self, impairment: Impairment) -> KernelObject:
         node = next((n for n in self.placement.nodes if n.node.name == impairment.target), None)
@@ -269,7 +283,7 @@ class _Compiler:
 
     def _fabric(self, node: PlacedNode) -> list[KernelObject]:
         networking = self.topology.networking
-        if networking.fabric == "none":
+        if networking.fabric in {"none", "bgp"}:
             return []
         ways = []
         for other in self.placement.nodes:

@@ -9,7 +9,7 @@ from podnet.topology.tree import Path, find
 
 __all__ = ["check_fabric", "check_mtu"]
 
-_WITH_SETTINGS = ("vxlan", "wireguard", "ipip")
+_WITH_SETTINGS = ("vxlan", "wireguard", "ipip", "bgp")
 _IPV6 = 1280  # RFC 8200, section 5
 
 
@@ -23,10 +23,17 @@ def check_fabric(context: Context) -> None:
         if name != networking.fabric and find(context.tree, path)[1]:
             message = f"`{name}` has settings, and `fabric` is {networking.fabric}"
             context.report(path, message, f"write `fabric: {name}`, or take `{name}` out", key=True)
+    if networking.fabric == "bgp":
+        for i, node in enumerate(context.file.nodes):
+            if node.host:
+                message = (
+                    "with `fabric: bgp` no node is the machine itself: its daemon would take other daemons' routes"
+                )
+                context.report(("nodes", i, "host"), message, "take `host: true` out, or another fabric")
     lacking = [v for v in context.versions if v not in fabric_of(networking.fabric).CARRIES]
     if lacking and context.intact("networking", "ipFamily"):
         message = f"fabric {networking.fabric} carries IPv4 only, and `ipFamily` is {networking.ip_family}"
-        context.report(("networking", "fabric"), message, "take vxlan, wireguard or host-gw, or `ipFamily: ipv4`")
+        context.report(("networking", "fabric"), message, "take vxlan, wireguard, bgp or host-gw, or `ipFamily: ipv4`")
 
 
 def check_mtu(context: Context) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from podnet.errors import TopologyError
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Earlier", "place"]
 
-# What an earlier run chose, as text: "pod/web" -> addresses, "node/n1" -> addresses, "cidr/n1" -> pod CIDRs.
+# What an earlier run chose, as text: "pod/web" -> addresses, "node/n1" -> addresses, "cidr/n1" -> pod CIDRs,
+# "as/n1" -> AS number.
 Earlier = dict[str, tuple[str, ...]]
+
+_LAST_SHORT_AS, _PRIVATE_AS = 65534, 4200000000  # private are 64512 to the one, and from the other on (RFC 6996)
+_AS_TRANS = 23456  # stands for numbers that a speaker does not know (RFC 6793)
 
 
 def place(topology: Topology, earlier: Mapping[str, Sequence[str]] | None = None) -> Placement:
@@ -31,13 +36,20 @@ def place(topology: Topology, earlier: Mapping[str, Sequence[str]] | None = None
     earlier = earlier or {}
     problems: list[str] = []
     underlay = _Underlay(topology, earlier, problems)
-    routers = tuple(PlacedRouter(r, underlay.router(r.name)) for r in topology.routers)
+    numbers = _as_numbers(topology, earlier)
+    routers = tuple(PlacedRouter(r, underlay.router(r.name), numbers.get(r.name, 0)) for r in topology.routers)
     cidrs = _node_cidrs(topology, earlier, problems)
     addresses = {each.name: underlay.host(each) for each in _hosts(topology)}
     if problems:
         raise TopologyError(problems)
     nodes = tuple(
-        PlacedNode(node, addresses[node.name], cidrs[node.name], tuple(Pool(c).gateway for c in cidrs[node.name]))
+        PlacedNode(
+            node,
+            addresses[node.name],
+            cidrs[node.name],
+            tuple(Pool(c).gateway for c in cidrs[node.name]),
+            as_number=numbers.get(node.name, 0),
+        )
         for node in topology.nodes
     )
     clients = tuple(PlacedClient(client, addresses[client.name]) for client in topology.clients)
@@ -49,6 +61,26 @@ def place(topology: Topology, earlier: Mapping[str, Sequence[str]] | None = None
 
 def _hosts(topology: Topology) -> list[Node | Client]:
     return [*topology.nodes, *topology.clients]
+
+
+def _as_numbers(topology: Topology, earlier: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """An AS number for each router and node, in this order, where the fabric needs them."""
+    if topology.networking.fabric != "bgp":
+        return {}
+    first = topology.networking.as_number
+    names = [router.name for router in topology.routers] + [node.name for node in topology.nodes]
+    chosen: dict[str, int] = {}
+    for name in names:
+        for text in earlier.get(f"as/{name}", ()):
+            if int(text) >= first and int(text) not in chosen.values():
+                chosen[name] = int(text)
+    taken = {*chosen.values(), _AS_TRANS}
+    wide = range(first if first > _LAST_SHORT_AS else _PRIVATE_AS, 2**32 - 1)
+    free = (number for number in chain(range(first, _LAST_SHORT_AS + 1), wide) if number not in taken)
+    for name in names:
+        if name not in chosen:
+            chosen[name] = next(free)
+    return chosen
 
 
 class _Underlay:

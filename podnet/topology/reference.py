@@ -25,6 +25,7 @@ _SECTIONS = (
     ("`networking.vxlan`", "Vxlan"),
     ("`networking.wireguard`", "Wireguard"),
     ("`networking.ipip`", "Ipip"),
+    ("`networking.bgp`", "Bgp"),
     ("`underlay`", "Underlay"),
     ("`underlay.subnets`", "Subnet"),
     ("`underlay.routers`", "Router"),
@@ -50,7 +51,7 @@ _FORMS = {
     formats.SOURCE_PATTERN: "`own`, `node`, `any`, address",
 }
 _PLURALS = {"address": "addresses", "text": "texts"}
-_MAPPINGS = ("Networking", "Vxlan", "Wireguard", "Ipip", "Underlay")
+_MAPPINGS = ("Networking", "Vxlan", "Wireguard", "Ipip", "Bgp", "Underlay")
 _WORDS = {"EnvVar": "variable"} | dict.fromkeys(_MAPPINGS, "mapping")
 
 

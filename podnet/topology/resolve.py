@@ -37,6 +37,8 @@ def resolve(context: Context, path: str) -> Topology:
                 "vxlan": networking.vxlan.direct_routing,
                 "ipip": networking.ipip.direct_routing,
             }.get(networking.fabric, False),
+            as_number=networking.bgp.as_number,
+            hold_time=networking.bgp.hold_time,
         ),
         subnets=context.subnets,
         nodes=tuple(_node(context, node) for node in file.nodes),

@@ -119,6 +119,24 @@ class Ipip(Section):
     direct_routing: bool = Field(False, description=_DIRECT)
 
 
+class Bgp(Section):
+    """Settings of `fabric: bgp`."""
+
+    as_number: int = Field(
+        64512,
+        ge=1,
+        le=2**32 - 10001,
+        description="The first AS number: routers and nodes get one each from there on, and keep it.",
+    )
+    hold_time: int = Field(
+        9,
+        ge=3,
+        le=65535,
+        description="Seconds without a word after which a neighbour's routes are dropped (RFC 4271); "
+        "it speaks three times as often.",
+    )
+
+
 class Networking(Section):
     """Cluster-wide settings, with the keys and defaults of kind's cluster configuration."""
 
@@ -128,10 +146,11 @@ class Networking(Section):
         "Default: `10.244.0.0/16`, `fd00:10:244::/56`, or both, by `ipFamily`.",
     )
     ip_family: Literal["ipv4", "ipv6", "dual"] = Field("ipv4", description="The IP versions in use.")
-    fabric: Literal["host-gw", "vxlan", "wireguard", "ipip", "none"] = Field(
+    fabric: Literal["host-gw", "vxlan", "wireguard", "ipip", "bgp", "none"] = Field(
         "host-gw",
         description="How nodes reach each other's pod CIDRs: `host-gw` is a route per node over the underlay, "
         "`vxlan`, `wireguard` (encrypted) and `ipip` (IPv4 only) are tunnels between the nodes, "
+        "`bgp` has routing daemons on nodes and routers learn these routes from each other, "
         "`none` leaves it to the file's own `routes`.",
     )
     vxlan: Vxlan = Field(default=Vxlan.model_construct(), description="What `vxlan` tunnels are made with.")
@@ -139,6 +158,7 @@ class Networking(Section):
         default=Wireguard.model_construct(), description="What `wireguard` tunnels are made with."
     )
     ipip: Ipip = Field(default=Ipip.model_construct(), description="What `ipip` tunnels are made with.")
+    bgp: Bgp = Field(default=Bgp.model_construct(), description="How the daemons of `bgp` speak.")
     mtu: Mtu | None = Field(
         None,
         description="MTU of the pods' interfaces in bytes, at least 1280 with IPv6, at most the smallest underlay MTU "

@@ -34,6 +34,7 @@ FORMS = {
     "vxlan": Form(8472, {4: 50, 6: 70}, "podnet-vxlan"),
     "wireguard": Form(51820, {4: 60, 6: 80}, "podnet-wg"),
     "ipip": Form(0, {4: 20}, "podnet-ipip"),
+    "bgp": Form(0, {4: 0, 6: 0}, ""),
 }
 
 
@@ -138,7 +139,7 @@ def _is(
     def between(packet: Any, of: int, who: set[str]) -> bool:
         return layer[of] in packet and {packet[layer[of]].src, packet[layer[of]].dst} == who
 
-    if fabric == "host-gw":
+    if fabric in {"host-gw", "bgp"}:
         return between(frame, version, inner) and PATTERN in bytes(frame)
     if not between(frame, outer, ends):
         return False

@@ -11,7 +11,7 @@ from fabric_labs import FAMILIES, LAYOUTS, holds
 pytestmark = pytest.mark.kernel
 
 TABLE: list[tuple[str, str, str, dict[str, Any]]] = [
-    (fabric, family, layout, {}) for fabric in ("host-gw", "vxlan") for family in FAMILIES for layout in LAYOUTS
+    (fabric, family, layout, {}) for fabric in ("host-gw", "vxlan", "bgp") for family in FAMILIES for layout in LAYOUTS
 ]
 TABLE += [
     ("vxlan", "dual", "two subnets", {"directRouting": True}),

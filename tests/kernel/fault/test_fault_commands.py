@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from lab_cli import Topology, clean, podnet, proved, succeeds, two_nodes, write
-from lab_kernel import Snapshot, differences, run, snapshots
+from lab_kernel import Snapshot, differences, eventually, inside, run, snapshots
 
 pytestmark = pytest.mark.kernel
 
@@ -124,6 +124,32 @@ def test_a_rate_as_tc_sees_it_and_as_packets_feel_it(tmp_path: Path) -> None:
     succeeds("impair", "node1", "--clear")
     as_before(before)
     assert qdiscs("lab.node1", "eth0") == []
+
+
+def _mbit_per_second(megabytes: int) -> float:
+    """What iperf3's receiver in db gets from web over one TCP stream."""
+    db = json.loads(run("lab.db", "ip", "-j", "-4", "address", "show", "dev", "eth0"))[0]["addr_info"][0]["local"]
+    with subprocess.Popen(inside("lab.db", "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL) as server:
+        try:
+            eventually(lambda: ":5201" in run("lab.db", "ss", "-Htln"))
+            said = json.loads(run("lab.web", "iperf3", "-J", "-c", db, "-n", f"{megabytes}M"))
+            server.wait(30)
+        finally:
+            server.kill()
+    return float(said["end"]["sum_received"]["bits_per_second"]) / 1e6
+
+
+def test_a_rate_is_what_a_stream_gets(tmp_path: Path) -> None:
+    file = write(tmp_path, two_nodes() | {"impair": [{"target": "node1", "rate": "8mbit"}]})
+    succeeds("up", file)
+    # The first packets find a full bucket; on a busy machine there may be less, never more.
+    assert 2 < _mbit_per_second(1) < 9
+    succeeds("impair", "node1", "--rate", "40mbit")
+    assert 10 < _mbit_per_second(4) < 45
+    succeeds("impair", "node1", "--clear")  # the file's own is back
+    assert _mbit_per_second(1) < 9
+    succeeds("up", write(tmp_path, two_nodes()))
+    assert _mbit_per_second(64) > 100
 
 
 def test_what_the_file_impairs(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def _listens(netns: str, port: int) -> bool:
 
 
 def test_there_is_a_lab_for_each_idea() -> None:
-    ideas = {"docker0", "two-nodes", "two-subnets", "dual-stack", "ipv6", "host-node", "sidecar", "vxlan"}
+    ideas = {"docker0", "two-nodes", "two-subnets", "dual-stack", "ipv6", "host-node", "sidecar", "vxlan", "bgp"}
     ideas.update(SECOND_TIER)
     assert {path.stem for path in FILES} >= ideas
 

@@ -7,7 +7,9 @@ from small_labs import GROUP, fixed_lab, pair, state
 
 from podnet.kernel.diff import Change, diff
 from podnet.kernel.objects import (
+    BIRD,
     Address,
+    BirdConf,
     Bridge,
     KernelObject,
     Loopback,
@@ -173,3 +175,25 @@ def test_updates_set_the_fields_that_differ() -> None:
     assert schedule([Change("update", BRIDGE, replace(BRIDGE, mtu=1400), "", ("mtu",))]) == [
         Op("set", BRIDGE, ("mtu",))
     ]
+
+
+CONF, DAEMON = BirdConf("n", "n", "router id 1.1.1.1;\n"), Process("n", "n/bird", ("bird",))
+LEARNED = Route("n", "10.1.0.0/24", "10.0.0.9", "br0", metric=32, protocol=BIRD)
+
+
+def test_a_daemon_finds_its_configuration_and_what_it_learns_is_awaited_at_the_end() -> None:
+    assert created(LEARNED, DAEMON, CONF) == [Op("add", CONF), Op("add", DAEMON), Op("await", LEARNED)]
+
+
+def test_what_a_daemon_wrote_is_never_written_or_deleted() -> None:
+    elsewhere = replace(LEARNED, via="10.0.0.8")
+    for wanted, found in (((LEARNED,), (elsewhere,)), ((), (LEARNED,)), ((DAEMON, LEARNED), (LEARNED,))):
+        ops = schedule(diff(state(*wanted), state(*found), GROUP))
+        assert [op.verb for op in ops if isinstance(op.object, Route)] == (["await"] if wanted else [])
+
+
+def test_a_daemon_that_runs_reads_its_configuration_again() -> None:
+    new = replace(CONF, text="router id 2.2.2.2;\n")
+    [change] = diff(state(Netns("n"), new, DAEMON, LEARNED), state(Netns("n"), CONF, DAEMON, LEARNED), GROUP)
+    assert change.reason == "lacks 'router id 2.2.2.2;', has 'router id 1.1.1.1;' besides"
+    assert schedule([change]) == [Op("set", new, ("text",))]

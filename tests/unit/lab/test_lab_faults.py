@@ -192,3 +192,37 @@ def test_the_files_impairment_is_one(lab: tuple[FakeKernel, Path]) -> None:
     kernel, _ = lab
     found = [each for each in kernel.state.values() if isinstance(each, Qdisc)]
     assert found == [Qdisc("lab.node3", "eth0", "tbf", (("rate", 1_250_000),))]
+
+
+LEARNING = """
+name: lab
+networking: {fabric: bgp}
+nodes: [{name: node1}, {name: node2}, {name: node3}]
+pods: [{name: web, node: node1}]
+"""
+
+
+@pytest.mark.parametrize("kind", ["a link", "a node", "two nodes", "a partition", "a bridge"])
+def test_what_is_not_learned_meanwhile_is_no_drift_and_is_awaited_afterwards(
+    lab: tuple[FakeKernel, Path], kind: str
+) -> None:
+    kernel, file = lab
+    file.write_text(LEARNING)
+    converge.up(load(str(file)), kernel)
+    healthy: State = dict(kernel.state)
+    make(kernel, FAULTS[kind])
+    birds = {each.name for each in kernel.state.values() if isinstance(each, Process)}
+    assert birds == {f"node{n}/bird" for n in {"a node": (2, 3), "two nodes": (3,)}.get(kind, (1, 2, 3))}
+    assert drifting(kernel) == []
+    # The kernel in memory has no daemons: what they take away after the hold time is taken away here.
+    missing = {each.key for each in record.find("lab").healthy.values()} - record.find("lab").wanted.keys()
+    assert bool(missing) == (kind != "a bridge")
+    for key in missing:
+        kernel.state.pop(key, None)
+    assert drifting(kernel) == []
+    assert converge.up(load(str(file)), kernel).changes == []
+    done = len(kernel.log)
+    make(kernel, [])
+    assert kernel.state == healthy
+    awaited = {op.object.key for op in kernel.log[done:] if op.verb == "await"}
+    assert awaited == {key for key in missing if key[0] == "route"}

@@ -68,3 +68,35 @@ def test_every_setting_as_tc_shows_it_kept_and_undone(lab: Path) -> None:
     assert netem() == {}
     clean()
     assert " 2 received" in echoes("-c", "2")
+
+
+# Pair by pair: what is asked, and what an impairment makes of it.
+ECHO = {"icmp": True}
+ASKED = [
+    {"from": "web", "to": "db", "latencyMs": 5000, "within": 60, **ECHO},
+    {"from": "api", "to": "db", "latencyMs": 390, **ECHO},
+    {"from": "db", "to": "web", "lossPercent": 60, "within": 60, **ECHO},
+    {"from": "db", "to": "api", "lossPercent": 8, **ECHO},
+]
+IMPAIRED = {"web-db": True, "api-db": False, "db-web": True, "db-api": False}
+
+
+def judged() -> dict[str, tuple[bool, str]]:
+    """What podnet says of the file's own expectations: whether each is met, and why not."""
+    found = podnet("test", "lab", "--protocol", "icmp", "-o", "json").json["results"]
+    return {f"{each['from']}-{each['to']}": (each["passed"], each["detail"]) for each in found if each["line"]}
+
+
+def test_expectations_feel_delay_and_loss_as_they_are(tmp_path: Path) -> None:
+    """Bounds that an impaired link keeps, bounds that it breaks, and all of them kept without the impairment."""
+    bad = {"target": "node1", "delay": "400ms", "loss": "25%"}
+    try:
+        succeeds("up", write(tmp_path, two_nodes() | {"impair": [bad], "expect": ASKED}))
+        found = judged()
+        assert {pair: passed for pair, (passed, _) in found.items()} == IMPAIRED, found
+        assert "the median round trip takes " in found["api-db"][1]
+        assert "packets were lost, expected at most 8%" in found["db-api"][1]
+        succeeds("up", write(tmp_path, two_nodes() | {"expect": ASKED}))
+        assert judged() == dict.fromkeys(IMPAIRED, (True, ""))
+    finally:
+        succeeds("down", "lab")
