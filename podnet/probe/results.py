@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
 from podnet.model.probe import Result
 from podnet.probe.addressing import Sources, described
-from podnet.probe.ledger import REPLIED
+from podnet.probe.ledger import REPLIED, SILENT
 from podnet.probe.verdict import judge
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Results"]
 
+_MOST_KEPT = 20_000  # failed results, which are asked for several times: 10 MB
+
 
 class Results(Sequence[Result]):
     """One result for each check, in order; ``passed`` is a byte each, 1 where the check passed."""
@@ -30,6 +33,7 @@ class Results(Sequence[Result]):
         self._remark = remark
         self._sources = Sources(lab)
         self._replaced: dict[int, Result] = {}
+        self._kept: dict[int, Result] = {}
         self.passed = self._judged()
 
     def __len__(self) -> int:
@@ -51,38 +55,52 @@ class Results(Sequence[Result]):
     def put(self, index: int, result: Result) -> None:
         """Put what a later look gave in the place of a result."""
         self._replaced[index] = result
+        self._kept.pop(index, None)
         self.passed[index] = result.passed
 
     def failed(self) -> Iterator[Result]:
         """The results that did not pass, in order."""
         at = self.passed.find(0)
         while at >= 0:
-            yield self[at]
+            result = self._kept.get(at)
+            if result is None:
+                result = self[at]
+                if len(self._kept) < _MOST_KEPT:
+                    self._kept[at] = result
+            yield result
             at = self.passed.find(0, at + 1)
 
-    def cells(self) -> Iterator[tuple[str, str, bool]]:
-        """Sender, receiver and whether it passed, of every check; cheaper than the results."""
-        names = self.checks.names
-        for source, target, passed in zip(self.checks.source, self.checks.target, self.passed, strict=True):
-            yield names[source], names[target], bool(passed)
+    def tally(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Passed and expected checks of every pair of sender and receiver; cheaper than the results."""
+        names, checks = self.checks.names, self.checks
+        counts = Counter(zip(checks.source, checks.target, self.passed, strict=True))
+        tally: dict[tuple[str, str], tuple[int, int]] = {}
+        for (source, target, passed), number in counts.items():
+            pair = (names[source], names[target])
+            ok, all_ = tally.get(pair, (0, 0))
+            tally[pair] = (ok + number * passed, all_ + number)
+        return tally
 
     def _judged(self) -> bytearray:
         """What a reply from where it was expected settles at once; the rest one by one."""
         ledger, checks = self.ledger, self.checks
         passed = bytearray(len(checks))
         simple = [kind.verdict == "reach" for kind in checks.kinds]
+        lost = [kind.verdict == "drop" for kind in checks.kinds]
         fits: dict[tuple[int, int, int], bool] = {}
         columns = zip(
             ledger.state[: len(checks)], ledger.arrived[: len(checks)], ledger.seen[: len(checks)],
-            checks.kind, checks.source, strict=True,
+            ledger.send_errno[: len(checks)], checks.kind, checks.source, strict=True,
         )  # fmt: skip
-        for index, (state, arrived, seen, kind, source) in enumerate(columns):
+        for index, (state, arrived, seen, refused, kind, source) in enumerate(columns):
             if state == REPLIED and arrived and simple[kind]:
                 key = (kind, source, seen)
                 known = fits.get(key)
                 if known is None:
                     known = fits[key] = self._sources.fits(checks[index], ledger.text(seen))
                 passed[index] = known
+            elif not state & ~SILENT and not arrived and not refused and index not in ledger.unproven:
+                passed[index] = lost[kind]  # it never arrived
             else:
                 passed[index] = self._result(index).passed
         return passed

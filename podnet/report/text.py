@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from podnet.probe.results import Results
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
 
-__all__ = ["cells", "failed_of", "failures", "findings", "matrix", "summary"]
+__all__ = ["failed_of", "failures", "findings", "matrix", "summary"]
 
 _MOST_TARGETS = 40
 _MOST_FAILURES = 200
@@ -32,20 +31,13 @@ def matrix(lab: Lab, results: Sequence[Result], *, color: bool, width: int) -> s
     and a cell counts passed and expected.
     """
     order = [target.name for target in lab.targets]
-    if len({name for source, target, _ in cells(results) for name in (source, target)}) > _MOST_TARGETS:
+    counted = _tally(results)
+    if len({name for pair in counted for name in pair}) > _MOST_TARGETS:
         place = {t.name: t.node or (t.name if t.kind == "node" else f"{t.kind}s") for t in lab.targets}
         groups = list(dict.fromkeys(place[name] for name in order))
-        counted = _tally(results, lambda name: place[name])
+        counted = _summed(counted, place)
         return _table(groups, counted, lambda ok, all_: f"{ok}/{all_}", color=color, width=width)
-    counted = _tally(results, lambda name: name)
     return _table(order, counted, lambda ok, all_: "ok" if ok == all_ else "FAIL", color=color, width=width)
-
-
-def cells(results: Sequence[Result]) -> Iterator[tuple[str, str, bool]]:
-    """Sender, receiver and whether it passed, of every check: from a run's columns where results are of a run."""
-    if isinstance(results, Results):
-        return results.cells()
-    return ((result.check.source, result.check.target, result.passed) for result in results)
 
 
 def failed_of(results: Sequence[Result]) -> Iterator[Result]:
@@ -90,7 +82,7 @@ def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -
 
 def summary(results: Sequence[Result]) -> str:
     """The totals in one line; what could not be measured has failed, too."""
-    passed = sum(passed for _, _, passed in cells(results))
+    passed = sum(results.passed) if isinstance(results, Results) else sum(result.passed for result in results)
     unproven = sum(result.observed == "unproven" for result in failed_of(results))
     also = f" ({unproven} of them unproven)" if unproven else ""
     return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed{also}"
@@ -110,15 +102,26 @@ def _origin(check: Check) -> str:
     return f"by line {check.line}"
 
 
-def _tally(results: Sequence[Result], place: Callable[[str], str]) -> dict[_Pair, tuple[int, int]]:
-    """Passed and expected per pair."""
-    counts = Counter(cells(results))
+def _tally(results: Sequence[Result]) -> dict[_Pair, tuple[int, int]]:
+    """Passed and expected per pair: from a run's columns where results are of a run."""
+    if isinstance(results, Results):
+        return results.tally()
     counted: dict[_Pair, tuple[int, int]] = {}
-    for (source, target, passed), number in counts.items():
-        pair = (place(source), place(target))
+    for result in results:
+        pair = (result.check.source, result.check.target)
         ok, all_ = counted.get(pair, (0, 0))
-        counted[pair] = (ok + number * passed, all_ + number)
+        counted[pair] = (ok + result.passed, all_ + 1)
     return counted
+
+
+def _summed(counted: dict[_Pair, tuple[int, int]], place: dict[str, str]) -> dict[_Pair, tuple[int, int]]:
+    """The same per pair of places."""
+    summed: dict[_Pair, tuple[int, int]] = {}
+    for (source, target), (ok, all_) in counted.items():
+        pair = (place[source], place[target])
+        before = summed.get(pair, (0, 0))
+        summed[pair] = (before[0] + ok, before[1] + all_)
+    return summed
 
 
 def _table(
