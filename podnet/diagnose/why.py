@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from podnet.model.lab import Lab
     from podnet.model.probe import Result
 
-__all__ = ["diagnose", "subject_of", "subjects_of"]
+__all__ = ["diagnose", "sampled", "subject_of", "subjects_of"]
 
 _MOST_WATCHED = 256  # namespaces; beyond, those on predicted ways only
-_MOST_TRACED = 64
 _MOST_SUBJECTS = 300  # of 300 failures that are spread evenly, those with one cause are enough to name it
 
 
@@ -34,9 +33,13 @@ _CARRIERS = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "connect": "tcp", "http
 
 
 def subjects_of(results: Iterable[Result]) -> list[Subject]:
-    """What to replay for failed results, in their order, each once; of very many only a sample."""
-    every = list(dict.fromkeys(s for r in results if not r.passed and (s := _replayable(r)) is not None))
-    return every[:: -(-len(every) // _MOST_SUBJECTS)] if every else []
+    """What to replay for failed results, in their order, each once."""
+    return list(dict.fromkeys(s for r in results if not r.passed and (s := _replayable(r)) is not None))
+
+
+def sampled(subjects: Sequence[Subject]) -> Sequence[Subject]:
+    """Of very many subjects some that are spread evenly."""
+    return subjects[:: -(-len(subjects) // _MOST_SUBJECTS)] if subjects else []
 
 
 def _replayable(result: Result) -> Subject | None:
@@ -77,7 +80,7 @@ def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject], *, running: b
     watched = everything if len(everything) <= _MOST_WATCHED else on_way
     if any(not target.netns for target in lab.targets):
         watched = ["", *watched]
-    trails = replay(lab, subjects, watched, on_way[:_MOST_TRACED])
+    trails = replay(lab, subjects, watched, on_way)
     with closing(Scene()) as scene:
         case = Case(lab, world, scene, running=running)
         return [explain(case, trail) for trail in trails]
