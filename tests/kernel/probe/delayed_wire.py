@@ -24,7 +24,7 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 
 
 class DelayedWire:
-    """``near`` is 10.9.0.1, ``far`` 10.9.0.2; what goes from near to far takes ``delay`` seconds. Use it by ``with``."""
+    """``near`` is 10.9.0.1, ``far`` 10.9.0.2; near to far takes ``delay`` seconds. Use it by ``with``."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay

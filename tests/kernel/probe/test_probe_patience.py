@@ -67,7 +67,9 @@ def test_an_answer_within_the_time_is_no_loss_however_fast_others_are() -> None:
         told: list[list[str]] = []
         checks = [Check("near", "far", "icmp", 4), Check("near", "near", "icmp", 4)]
         begun = time.monotonic()
-        results = run(wire.lab(), checks, timeout=20, meanwhile=lambda so_far: told.append([r.observed for r in so_far]))
+        results = run(
+            wire.lab(), checks, timeout=20, meanwhile=lambda so_far: told.append([r.observed for r in so_far])
+        )
         assert [(r.observed, r.passed) for r in results] == [("reach", True)] * 2
         assert told == [["drop", "reach"]]
         assert time.monotonic() - begun < 15  # and nothing is waited for when all have come
