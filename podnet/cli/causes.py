@@ -31,7 +31,7 @@ class Causes:
 
     def look(self, results: Results) -> None:
         """Replay what failed and was not looked at before, which takes about half a second."""
-        from podnet.diagnose.why import sampled
+        from podnet.diagnose.subjects import sampled
 
         new = [each for each in self._subjects(results.failed()) if each not in self._asked]
         if new and self._wanted():
@@ -48,7 +48,7 @@ class Causes:
         first = next(iter(failed := iter(failed)), None)
         if first is None:
             return []
-        from podnet.diagnose.why import subjects_of
+        from podnet.diagnose.subjects import subjects_of
 
         return subjects_of([first, *failed])
 

@@ -6,12 +6,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.probe.results import Results
+from podnet.report.blame import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
 
+    from podnet.diagnose.cause import Cause
     from podnet.model.lab import Lab
     from podnet.model.probe import Result
+    from podnet.report.blame import Blame
 
 __all__ = ["Group", "grouped"]
 
@@ -26,6 +29,7 @@ class Group(NamedTuple):
     scope: str
     whole: bool
     results: tuple[Result, ...]
+    cause: Cause | None = None
 
     @property
     def kinds(self) -> str:
@@ -60,22 +64,35 @@ class _Ends:
         yield lambda pair: (pair[0], place(pair[1]))
 
 
-def grouped(lab: Lab, results: Sequence[Result], failed: Sequence[Result]) -> list[Group]:
-    """The failed results, those of the largest group first.
+def grouped(
+    lab: Lab, results: Sequence[Result], failed: Sequence[Result], blame: Blame | None = None
+) -> list[Group]:  # fmt: skip
+    """The failed results, those of the largest group first; groups with one cause stand together.
 
-    Alike is what was expected and observed and said; where the failures with all of that in common are all that was
-    asked of some hosts, these name the group.
+    Alike is what was expected and observed and said, and has one cause where that is known; where the failures with
+    all of that in common are all that was asked of some hosts, these name the group.
     """
-    alike: dict[tuple[str, str, str], list[Result]] = {}
+    alike: dict[tuple[str, str, str, Cause | None], list[Result]] = {}
+    known: dict[object, Cause] = {}
     for result in failed:
-        alike.setdefault((result.check.verdict, result.observed, result.detail), []).append(result)
+        cause = blame.cause(result) if blame is not None else None
+        if cause is not None:
+            cause = known.setdefault(key_of(cause), cause)
+        alike.setdefault((result.check.verdict, result.observed, result.detail, cause), []).append(result)
     groups: list[Group] = []
-    for (verdict, _, _), some in alike.items():
+    for (verdict, _, _, cause), some in alike.items():
         if len(some) <= _FEW:
-            groups += [Group(f"{r.check.source} -> {r.check.target}", True, (r,)) for r in some]
+            parts = [Group(f"{r.check.source} -> {r.check.target}", True, (r,)) for r in some]
         else:
-            groups += _cut(_Ends(lab), results, verdict, some)
-    return sorted(groups, key=lambda group: -len(group.results))
+            parts = _cut(_Ends(lab), results, verdict, some)
+        groups += [part._replace(cause=cause) for part in parts]
+    # Those of one cause stay together; what is not explained comes last.
+    caused = Counter(dict.fromkeys(known.values(), 0))
+    for group in groups:
+        if group.cause is not None:
+            caused[group.cause] += len(group.results)
+    place = {cause: at for at, (cause, _) in enumerate(caused.most_common())}
+    return sorted(groups, key=lambda g: (len(place) if g.cause is None else place[g.cause], -len(g.results)))
 
 
 def _cut(ends: _Ends, results: Sequence[Result], verdict: str, some: list[Result]) -> list[Group]:

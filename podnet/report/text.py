@@ -10,14 +10,15 @@ from podnet.report.groups import grouped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from podnet.diagnose.cause import Cause
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
+    from podnet.report.blame import Blame
 
 __all__ = ["failed_of", "failures", "findings", "matrix", "summary"]
 
 _MOST_TARGETS = 40
 _MOST_FAILURES = 200
-_FEW = 3
 _GREEN, _RED, _DIM, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 _Pair = tuple[str, str]
@@ -54,14 +55,19 @@ def failures(results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
     return "\n".join(lines)
 
 
-def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
-    """The failures with those that are alike in one line and an example below, empty where nothing failed."""
+def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES, blame: Blame | None = None) -> str:
+    """The failures with those that are alike in one line and an example below, empty where nothing failed.
+
+    Those with one known cause come together, below a line with the cause and the command that mends it.
+    """
     failed = list(failed_of(results))
-    if len(failed) <= _FEW:
-        return failures(results, limit)
     lines: list[str] = []
-    groups = grouped(lab, results, failed)
+    groups = grouped(lab, results, failed, blame)
+    cause: Cause | None = None
     for group in groups[:limit]:
+        if group.cause is not cause:
+            cause = group.cause
+            lines.append(_heading(cause, sum(len(each.results) for each in groups if each.cause is cause)))
         first = group.results[0]
         if len(group.results) == 1:
             lines.append(_failure(first))
@@ -78,6 +84,13 @@ def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -
     if len(groups) < len(failed):
         lines.append("(-o json lists every check)")
     return "\n".join(lines)
+
+
+def _heading(cause: Cause | None, count: int) -> str:
+    many = f"{count} failure{'s' if count > 1 else ''}"
+    if cause is None:
+        return f"{many} without a known cause"
+    return f"{many} because {cause.text} [{cause.kind}]{f'; mend: {cause.mend}' if cause.mend else ''}"
 
 
 def summary(results: Sequence[Result]) -> str:

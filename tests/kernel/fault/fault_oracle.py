@@ -14,8 +14,9 @@ from fault_labs import written
 from lab_cli import succeeds
 from lab_kernel import Snapshot, differences, snapshots
 
+from podnet.diagnose.subjects import sampled, subjects_of
 from podnet.diagnose.trail import Subject
-from podnet.diagnose.why import diagnose, sampled, subjects_of
+from podnet.diagnose.why import diagnose
 from podnet.fault.inject import Wish, clear, inject, site_of
 from podnet.fault.model import Fault
 from podnet.fault.site import Place, Site
