@@ -12,7 +12,7 @@ from podnet.probe.ledger import REPLIED, SILENT
 from podnet.probe.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from podnet.model.lab import Lab
     from podnet.probe.ledger import Ledger
@@ -70,15 +70,18 @@ class Results(Sequence[Result]):
             yield result
             at = self.passed.find(0, at + 1)
 
-    def tally(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Passed and expected checks of every pair of sender and receiver; cheaper than the results."""
-        names, checks = self.checks.names, self.checks
-        counts = Counter(zip(checks.source, checks.target, self.passed, strict=True))
+    def ends(self) -> set[str]:
+        """The names of all senders and receivers."""
+        return {self.checks.names[number] for number in {*self.checks.source, *self.checks.target}}
+
+    def tally(self, place: Mapping[str, str]) -> dict[tuple[str, str], tuple[int, int]]:
+        """Passed and expected checks from place to place; ``place`` is by name of a target. No result is made."""
+        places = [place[name] for name in self.checks.names]
+        sources, targets = (map(places.__getitem__, end) for end in (self.checks.source, self.checks.target))
         tally: dict[tuple[str, str], tuple[int, int]] = {}
-        for (source, target, passed), number in counts.items():
-            pair = (names[source], names[target])
-            ok, all_ = tally.get(pair, (0, 0))
-            tally[pair] = (ok + number * passed, all_ + number)
+        for (source, target, passed), number in Counter(zip(sources, targets, self.passed, strict=True)).items():
+            ok, all_ = tally.get((source, target), (0, 0))
+            tally[source, target] = (ok + number * passed, all_ + number)
         return tally
 
     def _judged(self) -> bytearray:

@@ -8,7 +8,7 @@ from podnet.probe.results import Results
 from podnet.report.groups import grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from podnet.diagnose.cause import Cause
     from podnet.model.lab import Lab
@@ -32,12 +32,12 @@ def matrix(lab: Lab, results: Sequence[Result], *, color: bool, width: int) -> s
     and a cell counts passed and expected.
     """
     order = [target.name for target in lab.targets]
-    counted = _tally(results)
-    if len({name for pair in counted for name in pair}) > _MOST_TARGETS:
+    if len(_ends(results)) > _MOST_TARGETS:
         place = {t.name: t.node or (t.name if t.kind == "node" else f"{t.kind}s") for t in lab.targets}
         groups = list(dict.fromkeys(place[name] for name in order))
-        counted = _summed(counted, place)
+        counted = _tally(results, place)
         return _table(groups, counted, lambda ok, all_: f"{ok}/{all_}", color=color, width=width)
+    counted = _tally(results, {name: name for name in order})
     return _table(order, counted, lambda ok, all_: "ok" if ok == all_ else "FAIL", color=color, width=width)
 
 
@@ -115,26 +115,22 @@ def _origin(check: Check) -> str:
     return f"by line {check.line}"
 
 
-def _tally(results: Sequence[Result]) -> dict[_Pair, tuple[int, int]]:
-    """Passed and expected per pair: from a run's columns where results are of a run."""
+def _ends(results: Sequence[Result]) -> set[str]:
     if isinstance(results, Results):
-        return results.tally()
+        return results.ends()
+    return {name for result in results for name in (result.check.source, result.check.target)}
+
+
+def _tally(results: Sequence[Result], place: Mapping[str, str]) -> dict[_Pair, tuple[int, int]]:
+    """Passed and expected from place to place: from a run's columns where results are of a run."""
+    if isinstance(results, Results):
+        return results.tally(place)
     counted: dict[_Pair, tuple[int, int]] = {}
     for result in results:
-        pair = (result.check.source, result.check.target)
+        pair = (place[result.check.source], place[result.check.target])
         ok, all_ = counted.get(pair, (0, 0))
         counted[pair] = (ok + result.passed, all_ + 1)
     return counted
-
-
-def _summed(counted: dict[_Pair, tuple[int, int]], place: dict[str, str]) -> dict[_Pair, tuple[int, int]]:
-    """The same per pair of places."""
-    summed: dict[_Pair, tuple[int, int]] = {}
-    for (source, target), (ok, all_) in counted.items():
-        pair = (place[source], place[target])
-        before = summed.get(pair, (0, 0))
-        summed[pair] = (before[0] + ok, before[1] + all_)
-    return summed
 
 
 def _table(
