@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import click
 
 from podnet.cli.output import lab_kernel, output_option, print_json
+from podnet.errors import PodnetError
 
 __all__ = ["command"]
 
@@ -37,6 +39,13 @@ def command(lab: str | None, everything: bool, output: str) -> None:
     for name in names:
         complaints: list[str] = []
         with lab_kernel(name) as (kernel, supervisor):
+            if os.path.exists(f"{record.directory(name)}/faults.json"):
+                from podnet.fault.inject import clear_machine
+
+                try:
+                    clear_machine(name, kernel, supervisor)
+                except PodnetError as error:
+                    complaints.append(str(error))
             there = down(name, kernel, supervisor.shutdown, partial(_detach, name, complaints))
         for complaint in complaints:
             click.echo(f"{complaint} (what it was in has gone with its namespace)", err=True)

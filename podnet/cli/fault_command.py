@@ -28,7 +28,8 @@ def command() -> None:
       podnet fault inject --hidden --seed 7    an exercise: find out what it is ...
       podnet fault check "..."                 ... and have your answer judged
 
-    Faults change only the lab's own namespaces, and 'podnet down' takes them along. 'podnet up' repairs what is part
+    Faults change only the lab's own namespaces (but for neighbour-table-full, which asks for --machine), and 'podnet
+    down' takes them along. 'podnet up' repairs what is part
     of the topology: after it, a fault may be gone, which 'podnet fault list' says.
     """
 
@@ -84,9 +85,18 @@ def _json(name: str, entry: Entry, state: str) -> dict[str, object]:
 @click.option("--family", type=click.Choice(["ipv4", "ipv6"]), help="For which IP version.")
 @click.option("--hidden", is_flag=True, help="Do not say what it is; without NAME any fault is taken.")
 @click.option("--seed", type=int, help="Choose what is left open by this number: the same again in the same lab.")
+@click.option("--machine", is_flag=True, help="Also do what changes the machine itself, for all of its networks.")
 @output_option
 def inject(
-    name: str | None, lab: str | None, at: str, to: str, family: str | None, hidden: bool, seed: int | None, output: str
+    name: str | None,
+    lab: str | None,
+    at: str,
+    to: str,
+    family: str | None,
+    hidden: bool,
+    seed: int | None,
+    machine: bool,
+    output: str,
 ) -> None:
     """Do the fault NAME to a lab, at a place that is given or else the first that fits."""
     from podnet.fault.inject import Wish, expected, site_of
@@ -96,7 +106,7 @@ def inject(
     if name is None and not hidden:
         raise click.UsageError("give the NAME of a fault ('podnet fault list'), or --hidden for any")
     found = record.find(lab).name
-    wish = Wish(name or "", at, to, int(family[-1]) if family else 0, hidden, seed)
+    wish = Wish(name or "", at, to, int(family[-1]) if family else 0, hidden, seed, machine)
     with lab_kernel(found) as (kernel, supervisor):
         entry = do(found, wish, kernel, supervisor)
         broken = expected(site_of(record.find(found), kernel), entry)

@@ -37,7 +37,8 @@ def command(lab: str | None, check: bool, output: str) -> None:
             for fault in shown["faults"]:
                 click.echo(f"  {fault['what']}" + (" (by the topology)" if fault["by"] == "topology" else ""))
         if changes:
-            click.echo(f"\n{len(changes)} differences from the topology ('podnet up' repairs them):")
+            many, them = ("difference", "it") if len(changes) == 1 else ("differences", "them")
+            click.echo(f"\n{len(changes)} {many} from the topology ('podnet up' repairs {them}):")
             click.echo(changes_text(changes))
     if check and (changes or not entry.settled):
         sys.exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podnet.cli.causes import causes
+from podnet.cli.causes import Causes
 from podnet.cli.output import progress
 from podnet.cli.reports import Output, Outputs, write
 
@@ -96,10 +96,12 @@ def command(
         sys.exit(_pmtu(subject, checks, outputs))
     with progress(f"probing {subject.name}") as told:
         count = told and partial(_count, told, len(checks))
-        results = verify(subject, checks, timeout=timeout, progress=count, namespaces=places, tapped=paths)
+        causes = Causes(None if namespaces else subject.name, subject, places, why)
+        results = verify(
+            subject, checks, timeout=timeout, progress=count, namespaces=places, tapped=paths, meanwhile=causes.look
+        )
     seconds = time.monotonic() - started
-    diagnoses = causes(None if namespaces else subject.name, subject, results, places, why)
-    write(outputs, subject, results, seconds, places, diagnoses)
+    write(outputs, subject, results, seconds, places, causes.of(results))
     sys.exit(_exit_code(results))
 
 

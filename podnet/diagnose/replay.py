@@ -18,8 +18,8 @@ from podnet.diagnose.trail import Met, Sighting, Trail
 from podnet.diagnose.watch import Watch
 from podnet.errors import KernelError
 from podnet.kernel.netns import entered
-from podnet.kernel.nftrace import RuleTrace, Tracer
-from podnet.kernel.tracefs import DropTracer
+from podnet.kernel.nftrace import RuleTrace, Tracer, ruled
+from podnet.kernel.tracefs import Drop, DropTracer
 from podnet.probe import filter as packet_filter
 from podnet.probe.addressing import primary
 from podnet.probe.limits import allow_files, neighbour_overflows
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["replay"]
 
+_MOST_TRACED = 64  # namespaces
 _ROUNDS = 2  # the first one has neighbours resolved; what the second one shows is the network's own doing
 _QUIET = 0.12  # seconds without a frame after which nothing more is expected
 _REPEATED = 1.1  # seconds after which ARP and neighbour discovery have repeated their question
@@ -45,8 +46,8 @@ _REMOVERS = 16
 def replay(lab: Lab, subjects: Sequence[Subject], namespaces: Iterable[str], traced: Iterable[str]) -> list[Trail]:
     """Replay each subject; one trail each, in the same order.
 
-    ``namespaces`` are watched on all devices, in those ``traced`` nftables tells of its rules. Raises
-    ``KernelError`` where this process may not do such things at all.
+    ``namespaces`` are watched on all devices, in those ``traced`` that have rules nftables tells of them (in 64 at
+    most). Raises ``KernelError`` where this process may not do such things at all.
     """
     trails = [_prepared(lab, subject) for subject in subjects]
     watched = list(dict.fromkeys(namespaces))
@@ -58,12 +59,13 @@ def replay(lab: Lab, subjects: Sequence[Subject], namespaces: Iterable[str], tra
         senders = [_Sender(stack, trail) for trail in trails]
         for number in range(_ROUNDS):
             full = neighbour_overflows()
-            _round(senders, watch, drops, number)
+            decided = _round(senders, watch, drops, number)
             overflowed = full is not None and (neighbour_overflows() or 0) > full
             for trail in trails:
                 trail.overflowed |= overflowed
+            if decided:
+                break
         _add_rules(trails, tracers)
-        _add_drops(trails, drops)
     return trails
 
 
@@ -91,8 +93,11 @@ def _tracers(stack: ExitStack, traced: Iterable[str], trails: Sequence[Trail]) -
     tracers = []
     for netns in dict.fromkeys(traced):
         try:
-            tracers.append(Tracer(netns, name, matches))
-        except KernelError:
+            if ruled(netns):
+                tracers.append(Tracer(netns, name, matches))
+            if len(tracers) == _MOST_TRACED:
+                break
+        except (KernelError, OSError):
             continue  # a namespace that is gone, a kernel without nftables: the other evidence remains
     # Deleting a table waits for RCU: all together.
     pool = stack.enter_context(ThreadPoolExecutor(_REMOVERS))
@@ -214,10 +219,12 @@ def _chosen(version: int, destination: str) -> tuple[str, int]:
         return str(sock.getsockname()[0]), 0
 
 
-def _round(senders: list[_Sender], watch: Watch, drops: DropTracer | None, number: int) -> None:
-    by_token = {sender.trail.token: sender.trail for sender in senders}
-    for sender in senders:
-        sender.trail.sightings.clear()
+def _round(senders: list[_Sender], watch: Watch, drops: DropTracer | None, number: int) -> bool:
+    """Send all once, and note what is seen of it; whether that decides about every packet."""
+    trails = [sender.trail for sender in senders]
+    by_token = {trail.token: trail for trail in trails}
+    for trail in trails:
+        trail.sightings.clear()
     echoing = [sender for sender in senders if sender.echo is not None]
     for sender in senders:
         if drops is not None:
@@ -226,6 +233,10 @@ def _round(senders: list[_Sender], watch: Watch, drops: DropTracer | None, numbe
         sender.answer()
         if drops is not None:
             drops.mark("")
+    _note(watch.read(), by_token, trails)
+    _add_drops(trails, drops, number)
+    if all(_ruled_out(trail) for trail in trails):
+        return True
     started = last = time.monotonic()
     while (now := time.monotonic()) - started < _LONGEST:
         # A question for a neighbour that was asked before is repeated only after a second.
@@ -234,9 +245,16 @@ def _round(senders: list[_Sender], watch: Watch, drops: DropTracer | None, numbe
             break
         for sender in echoing:
             sender.answer()
-        if _note(watch.read(), by_token, [sender.trail for sender in senders]):
+        if _note(watch.read(), by_token, trails):
             last = time.monotonic()
         select.select([], [], [], 0.01)
+    _add_drops(trails, drops, number)
+    return False
+
+
+def _ruled_out(trail: Trail) -> bool:
+    """Whether a rule dropped the packet or its answer, or it was not sent at all: nothing else can come of it."""
+    return bool(trail.failure) or any(drop.reason == "NETFILTER_DROP" for drop in trail.drops)
 
 
 def _note(seen: list[Sighting], by_token: dict[int, Trail], trails: list[Trail]) -> bool:
@@ -291,11 +309,13 @@ def _asked(trace: RuleTrace) -> bytes:
     return b""
 
 
-def _add_drops(trails: Sequence[Trail], drops: DropTracer | None) -> None:
-    """The kernel's reasons of the last round, those for packets of the trail's own kind."""
+def _add_drops(trails: Sequence[Trail], drops: DropTracer | None, number: int) -> None:
+    """The kernel's reasons of a round, those for packets of the trail's own kind."""
     if drops is None:
         return
-    found = drops.read()
+    found: dict[str, list[Drop]] = {}
+    for drop in drops.read():
+        found.setdefault(drop.mark, []).append(drop)
     for trail in trails:
-        mark, kind = f"{trail.token}.{_ROUNDS - 1}", 0x86DD if trail.subject.version == 6 else 0x0800
-        trail.drops = [drop for drop in found if drop.mark == mark and drop.ethertype == kind]
+        kind = 0x86DD if trail.subject.version == 6 else 0x0800
+        trail.drops = [drop for drop in found.get(f"{trail.token}.{number}", ()) if drop.ethertype == kind]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["after_out", "detached", "down", "egress", "entry_of", "missing", "of_ports", "unresolved"]
 
 
+# gc_thresh2 and gc_thresh3 as the kernel has them from the start (net/ipv4/arp.c).
+_LIMITS = (512, 1024)
+
+
 def down(case: Case, netns: str, dev: str) -> Cause | None:
     """What is wrong with a device itself, or with the other end of its cable."""
     link = case.scene.link(netns, dev)
@@ -206,10 +210,7 @@ def unresolved(case: Case, leg: Leg, netns: str, dev: str, hop: str) -> Cause | 
     questions = [s for s in asked if not s.frame.told]
     if not any((s.netns, s.dev, s.way) == (netns, dev, OUT) for s in questions):
         if leg.trail.overflowed and entry is None:
-            return case.cause(
-                "neighbour-table-full", netns, hop, "the kernel's neighbour table, one for all namespaces, is full",
-                show=("sysctl", f"net.ipv{leg.version}.neigh.default.gc_thresh3"),
-            )  # fmt: skip
+            return _full(case, leg.version, f"{case.named(netns)} gets no entry for {hop}")
         return down(case, netns, dev)
     owner, face, steps = end
     if rule := blamed(case, leg.trail.asking_rules(hop), leg.trail.subject):
@@ -223,9 +224,28 @@ def unresolved(case: Case, leg: Leg, netns: str, dev: str, hop: str) -> Cause | 
         )
     answers = [s for s in asked if s.frame.told]
     if not any(s.netns == owner and s.way == OUT for s in answers):
+        if leg.trail.overflowed:
+            return _full(
+                case, leg.version, f"{case.named(owner)} does not answer {case.named(netns)}'s question for {hop}"
+            )
         return _ignored(case, leg, owner, face)
     back = case.world.towards(owner, face, _address_on(case, netns, dev, leg.version))
     return _along(case, leg, answers, (owner, face), back[2] if back else ())
+
+
+def _full(case: Case, version: int, evidence: str) -> Cause:
+    """The table that all namespaces share takes no entry more; the mend is a limit that the kernel would take."""
+    folder = f"net/ipv{version}/neigh/default"
+    limit = int(case.scene.sysctl("", f"{folder}/gc_thresh3") or 0)
+    second, third = _LIMITS if limit < _LIMITS[1] else (limit, 2 * limit)
+    dotted = folder.replace("/", ".")
+    return case.cause(
+        "neighbour-table-full", "", f"{dotted}.gc_thresh3",
+        f"the kernel's neighbour table, one for all namespaces, is full: {dotted}.gc_thresh3 is {limit}",
+        evidence,
+        show=("sysctl", f"{dotted}.gc_thresh3"),
+        mend=("sysctl", "-w", f"{dotted}.gc_thresh2={second}", f"{dotted}.gc_thresh3={third}"),
+    )  # fmt: skip
 
 
 def _address_on(case: Case, netns: str, dev: str, version: int) -> str:

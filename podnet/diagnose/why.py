@@ -1,4 +1,4 @@
-"""The whole of a diagnosis: choose what to replay, watch, look at the kernel, decide."""
+"""The whole of a diagnosis: replay, watch, look at the kernel, decide."""
 
 from __future__ import annotations
 
@@ -15,45 +15,15 @@ from podnet.probe.addressing import primary
 from podnet.probe.expect import derive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from podnet.diagnose.cause import Diagnosis
     from podnet.kernel.objects import State
     from podnet.model.lab import Lab
-    from podnet.model.probe import Result
 
-__all__ = ["diagnose", "subject_of", "subjects_of"]
+__all__ = ["diagnose", "subject_of"]
 
 _MOST_WATCHED = 256  # namespaces; beyond, those on predicted ways only
-_MOST_TRACED = 64
-_MOST_SUBJECTS = 300  # of 300 failures that are spread evenly, those with one cause are enough to name it
-
-
-# A conversation is explained by its first packet.
-_CARRIERS = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "connect": "tcp", "http": "tcp", "dns": "udp"}
-
-
-def subjects_of(results: Iterable[Result]) -> list[Subject]:
-    """What to replay for failed results, in their order, each once; of very many only a sample."""
-    every = list(dict.fromkeys(s for r in results if not r.passed and (s := _replayable(r)) is not None))
-    return every[:: -(-len(every) // _MOST_SUBJECTS)] if every else []
-
-
-def _replayable(result: Result) -> Subject | None:
-    """One failed result as a packet, ``None`` where it is about something that no single packet shows."""
-    check = result.check
-    protocol = _CARRIERS.get(check.protocol)
-    size = 0
-    if result.observed == check.verdict and check.bounds is not None:
-        if check.bounds.mtu is None:
-            return None  # it is about time, loss or the way: the packets got through
-        size = check.bounds.mtu
-    if protocol is None:
-        return None
-    port = 0 if check.listen else check.port
-    return Subject(
-        check.source, check.target, protocol, check.version, port, size, seen=check.seen, expected=check.verdict
-    )
 
 
 def subject_of(lab: Lab, source: str, target: str, protocol: str, version: int, port: int = 0) -> Subject:
@@ -77,7 +47,7 @@ def diagnose(lab: Lab, wanted: State, subjects: Sequence[Subject], *, running: b
     watched = everything if len(everything) <= _MOST_WATCHED else on_way
     if any(not target.netns for target in lab.targets):
         watched = ["", *watched]
-    trails = replay(lab, subjects, watched, on_way[:_MOST_TRACED])
+    trails = replay(lab, subjects, watched, on_way)
     with closing(Scene()) as scene:
         case = Case(lab, world, scene, running=running)
         return [explain(case, trail) for trail in trails]

@@ -69,7 +69,7 @@ class Hands:
             running = {s.process.name for s in self._supervisor.observe() if s.state == "running"}
             return " ".join(f"{name}={'runs' if name in running else 'ended'}" for name in words)
         netns, *rest = words
-        if not namespaces.exists(netns):
+        if netns and not namespaces.exists(netns):
             return ""
         if kind == "sysctl":
             return "".join(each.value for each in sysctl.read([(netns, rest[0])]))

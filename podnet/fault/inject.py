@@ -8,11 +8,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.diagnose.cause import KINDS
-from podnet.errors import KernelError, PodnetError, UsageError
+from podnet.errors import CapabilityError, KernelError, PodnetError, UsageError
 from podnet.fault import ledger
 from podnet.fault.effect import Hands
 from podnet.fault.library import FAULTS, named
-from podnet.fault.site import Place, Site
+from podnet.fault.site import LIMITS, MACHINE, Place, Site
 from podnet.kernel import sysctl
 from podnet.lab import record
 from podnet.lab.drift import neighbours_of, sysctls_of, tables_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from podnet.kernel.process import Supervisor
     from podnet.lab.record import Record
 
-__all__ = ["Grade", "Wish", "clear", "expected", "grade", "inject", "remaining", "site_of"]
+__all__ = ["Grade", "Wish", "clear", "clear_machine", "expected", "grade", "inject", "remaining", "site_of"]
 
 _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
 _PATIENCE = 3.0  # seconds until what was undone shows
@@ -35,7 +35,8 @@ _PATIENCE = 3.0  # seconds until what was undone shows
 class Wish(NamedTuple):
     """What a user asks for; what is left open is chosen, by the ``seed`` where there is one.
 
-    Without a ``name`` any fault that breaks something is taken. ``version`` 0 is the lab's first one.
+    Without a ``name`` any fault that breaks something is taken, but none of the machine's. ``version`` 0 is the lab's
+    first one. ``machine`` allows what changes the machine itself.
     """
 
     name: str = ""
@@ -44,6 +45,7 @@ class Wish(NamedTuple):
     version: int = 0
     hidden: bool = False
     seed: int | None = None
+    machine: bool = False
 
 
 class Grade(NamedTuple):
@@ -64,11 +66,17 @@ def site_of(entry: Record, kernel: LinuxKernel) -> Site:
     pairs = [(netns, name) for netns in there for name in _BRIDGED.values()]
     on = {(s.netns, s.name) for s in sysctl.read(pairs) if s.value == "1"}
     bridged = [(netns, version) for netns in there for version, name in _BRIDGED.items() if (netns, name) in on]
-    return Site(entry.lab, wanted, found, bridged)
+    names = [name for each in LIMITS.values() for name in each if sysctl.writable(name)]
+    limits = {each.name: each.value for each in sysctl.read(("", name) for name in names)}
+    return Site(entry.lab, wanted, found, bridged, limits)
 
 
 def inject(name: str, wish: Wish, kernel: LinuxKernel, supervisor: Supervisor) -> Entry:
-    """Do a fault to a lab. Raises ``UsageError`` where it cannot be done as asked, ``KernelError`` (all undone)."""
+    """Do a fault to a lab.
+
+    Raises ``UsageError`` where it cannot be done as asked, ``CapabilityError`` where the machine does not allow it,
+    ``KernelError`` (all undone).
+    """
     with record.locked(name):
         lab = record.find(name)
         if not lab.settled:
@@ -76,6 +84,8 @@ def inject(name: str, wish: Wish, kernel: LinuxKernel, supervisor: Supervisor) -
             raise UsageError(msg)
         site = site_of(lab, kernel)
         fault, place, version = _chosen(site, wish)
+        if fault.machine:
+            _allowed(fault, site, wish, version)
         entries = ledger.load(name)
         if any((e.fault, e.place) == (fault.name, place) and e.version in (0, version) for e in entries):
             msg = f"{fault.name} is at {place} already: 'podnet fault clear' first"
@@ -106,9 +116,25 @@ def inject(name: str, wish: Wish, kernel: LinuxKernel, supervisor: Supervisor) -
         return entry
 
 
+def _allowed(fault: Fault, site: Site, wish: Wish, version: int) -> None:
+    """Raise where a fault of the machine itself cannot be done, or was not clearly asked for."""
+    if not all(name in site.limits for name in LIMITS[version]):
+        msg = (
+            f"{fault.name} lowers sysctl net.ipv{version}.neigh.default.gc_thresh3, which the machine's first network "
+            "namespace alone has: this is another one, or it is read-only here; scripts/vm is a machine to try it on"
+        )
+        raise CapabilityError(msg)
+    if not wish.machine:
+        msg = (
+            f"{fault.name} changes the machine itself: all of its networks lose neighbours until it is cleared. "
+            "Where that does no harm, such as in a virtual machine, say so with --machine"
+        )
+        raise UsageError(msg)
+
+
 def _chosen(site: Site, wish: Wish) -> tuple[Fault, Place, int]:
     for name in filter(None, (wish.at, wish.to)):
-        if site.lab.target(name) is None:
+        if site.lab.target(name) is None and name != MACHINE:
             msg = f"lab {site.lab.name} has no {name}"
             raise UsageError(msg)
     if wish.version and wish.version not in site.lab.versions:
@@ -141,7 +167,7 @@ def _fitting(places: Sequence[Place], wish: Wish) -> list[Place]:
 
 def _any(site: Site, wish: Wish, version: int, chance: random.Random) -> tuple[Fault, Place, int]:
     """Any fault by which a check of this lab must fail."""
-    faults = [f for f in FAULTS if not f.large and (f.versions != "ipv4" or version == 4)]
+    faults = [f for f in FAULTS if not f.large and not f.machine and (f.versions != "ipv4" or version == 4)]
     chance.shuffle(faults)
     for fault in faults:
         places = _fitting(fault.places(site, version), wish)
@@ -189,6 +215,13 @@ def clear(name: str, numbers: Sequence[int], kernel: LinuxKernel, supervisor: Su
             if named(entry.fault).large:
                 hands.forget_paths(lab.namespaces)
         return cleared
+
+
+def clear_machine(name: str, kernel: LinuxKernel, supervisor: Supervisor) -> None:
+    """Undo those faults of a lab that are the machine's: ``down`` does not take them along. Raises as ``clear``."""
+    numbers = [entry.number for entry in ledger.load(name) if named(entry.fault).machine]
+    if numbers:
+        clear(name, numbers, kernel, supervisor)
 
 
 def _undo(entry: Entry, hands: Hands) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from podnet.errors import UsageError
-from podnet.fault import hosts, links, routes, rules
+from podnet.fault import hosts, links, machine, routes, rules
 from podnet.fault.model import Fault
 
 __all__ = ["FAULTS", "named"]
 
-FAULTS: tuple[Fault, ...] = (*routes.FAULTS, *links.FAULTS, *hosts.FAULTS, *rules.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *routes.FAULTS,
+    *links.FAULTS,
+    *hosts.FAULTS,
+    *rules.FAULTS,
+    *machine.FAULTS,
+)
 
 
 def named(name: str) -> Fault:

@@ -21,7 +21,8 @@ class Fault:
 
     ``places`` lists where in a lab it can be applied so that something breaks; ``steps`` is what it does there.
     ``breaks`` tells for a trip of the right version whether it must break (``None``: it may); ``large`` is set
-    where only packets of the full size do.
+    where only packets of the full size do. ``machine`` is set where it is a fault of the machine itself, which other
+    networks feel as well.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Fault:
     breaks: Callable[[Site, Place, int, Trip], bool | None]
     versions: str = "one"  # one | both | ipv4
     large: bool = False
+    machine: bool = False
 
     def concerns(self, version: int, trip: Trip) -> bool:
         """Whether the fault, injected for an IP version, can concern a trip at all."""

@@ -49,11 +49,18 @@ def _to_pod(site: Site, place: Place, version: int, trip: Trip) -> bool:
     return bool(address) and site.filtered(trip, site.netns(place.at), address)
 
 
+def _refused(site: Site, place: Place, version: int, trip: Trip) -> bool:
+    """A request that the rule refuses is as it should be where a refusal is expected; an answer is lost."""
+    requests = trip.check.verdict == "refuse" and _to_pod(site, place, version, trip.there_only())
+    return not requests and _to_pod(site, place, version, trip)
+
+
 def _to_pod_by_tcp(site: Site, place: Place, version: int, trip: Trip) -> bool:
     address = site.address(place.to, version)
     # A rule for requests only: answers carry SYN and ACK.
     there = trip.there_only()
-    return trip.check.protocol == "tcp" and bool(address) and site.filtered(there, site.netns(place.at), address)
+    meant = trip.check.protocol == "tcp" and trip.check.verdict == "reach"
+    return meant and bool(address) and site.filtered(there, site.netns(place.at), address)
 
 
 def _anything(site: Site, place: Place, version: int, trip: Trip) -> bool:
@@ -179,7 +186,7 @@ FAULTS = (
     ),
     Fault(
         "forward-reject", "A rule refuses what is forwarded to one pod with an ICMP error.", ("rule-reject",),
-        _places(_to_pod, to_pods=True), _reject, _to_pod,
+        _places(_refused, to_pods=True), _reject, _refused,
     ),
     Fault(
         "tcp-reset", "A rule answers new TCP connections to one pod with a reset, in the pod's name.", ("rule-reset",),

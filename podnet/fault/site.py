@@ -7,18 +7,23 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.diagnose.walk import Way, World
-from podnet.kernel.objects import Address, Route, Veth
+from podnet.kernel.objects import Address, Neighbours, Route, Veth
 from podnet.probe.addressing import primary
 from podnet.probe.expect import derive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from podnet.kernel.objects import State
     from podnet.model.lab import Lab, Target
     from podnet.model.probe import Check
 
-__all__ = ["Leg", "Place", "Site", "Trip"]
+__all__ = ["LIMITS", "MACHINE", "Leg", "Place", "Site", "Trip"]
+
+MACHINE = "machine"  # the place of what is the whole machine's
+
+# The limits of the neighbour table, which only the machine's first namespace has.
+LIMITS = {v: [f"net/ipv{v}/neigh/default/gc_thresh{n}" for n in (1, 2, 3)] for v in (4, 6)}
 
 
 class Place(NamedTuple):
@@ -63,13 +68,19 @@ class Site:
     """``wanted`` is the lab's wanted state, ``found`` what is there now.
 
     ``bridged`` says in which namespaces, and for which IP version, a bridge hands its packets to the forward hook as
-    well (``net.bridge.bridge-nf-call-iptables``).
+    well (``net.bridge.bridge-nf-call-iptables``). ``limits`` are the values of ``LIMITS`` where these can be set.
     """
 
     def __init__(
-        self, lab: Lab, wanted: State, found: State, bridged: Iterable[tuple[str, int]] = ()
-    ) -> None:  # fmt: skip
+        self,
+        lab: Lab,
+        wanted: State,
+        found: State,
+        bridged: Iterable[tuple[str, int]] = (),
+        limits: Mapping[str, str] | None = None,
+    ) -> None:
         self.lab, self.wanted, self.found = lab, wanted, found
+        self.limits = limits or {}
         self.world = World(wanted)
         self.bridged = frozenset(bridged)
 
@@ -156,6 +167,12 @@ class Site:
         while self.world.owners(str(network.network_address + offset)):
             offset -= 1
         return str(network.network_address + offset)
+
+    @cached_property
+    def permanent(self) -> frozenset[tuple[str, str, str]]:
+        """(namespace, device, address) of the neighbours that are written for good, so that nobody asks for them."""
+        found = (each for each in self.wanted.values() if isinstance(each, Neighbours))
+        return frozenset((each.netns, each.dev, address) for each in found for address, _ in each.entries)
 
     @cached_property
     def trips(self) -> list[Trip]:

@@ -13,6 +13,8 @@ from podnet.kernel.objects import Address, Route, replace
 from podnet.lab.rows import to_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podnet.kernel.objects import KernelObject, State
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "link_changed",
     "mac_pinned",
     "neighbour_fixed",
+    "neighbours_refused",
     "port_changed",
     "prefix_changed",
     "route_added",
@@ -168,6 +171,21 @@ def neighbour_fixed(netns: str, dev: str, address: str, mac: str, before: str = 
         undo = [_run(netns, *start, before, "protocol", "112")]
     look = ["ip", netns, "neigh", "show", address, "dev", dev, "nud", "permanent"]
     return Step([_run(netns, *start, mac)], undo, [look])
+
+
+def neighbours_refused(namespaces: list[str], limits: Mapping[str, str]) -> Step:
+    """The machine's neighbour table takes no entry more, and these namespaces forget theirs.
+
+    ``limits`` are the sysctls as they are. At 0 the kernel takes a new entry only if it can throw away one that was not
+    touched for five seconds: not two in a row, which a question and its answer need.
+    """
+    names = list(limits)
+    return Step(
+        [_run("", "sysctl", "-qw", *(f"{name.replace('/', '.')}=0" for name in names))]
+        + [_run(netns, "ip", "neigh", "flush", "all") for netns in namespaces],
+        [_run("", "sysctl", "-qw", *(f"{name.replace('/', '.')}={value}" for name, value in limits.items()))],
+        [["sysctl", "", name] for name in names],
+    )
 
 
 def mac_pinned(netns: str, dev: str, mac: str) -> Step:

@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from podnet.kernel.netns import entered
@@ -69,12 +69,13 @@ class Dialogue:
         self._listeners: dict[int, _Listener] = {}
         self._ports: dict[tuple[int, str, int], int] = {}
         self._talks: dict[int, _Talk] = {}
+        self._spoken: dict[int, _Talk] = {}  # by check: all is said, and podnet's own receiver has to hear it
 
     def __enter__(self) -> Dialogue:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for talk in self._talks.values():
+        for talk in (*self._talks.values(), *self._spoken.values()):
             talk.sock.close()
         self._poll.close()
         self._stack.close()
@@ -89,7 +90,7 @@ class Dialogue:
                 for at in range(0, len(silent), _AT_ONCE):
                     self._begin(self._session.checks.kinds[kind], source, silent[at : at + _AT_ONCE])
                     self._hear(0)
-                    if len(self._talks) > 2 * _AT_ONCE:
+                    if len(self._talks) + len(self._spoken) > 2 * _AT_ONCE:
                         self._settle(_LEAST_QUIET)
             self._settle(self._timeout if last else _LEAST_QUIET)
         for indexes in groups.values():
@@ -207,8 +208,7 @@ class Dialogue:
             talk.sock.close()
         else:
             # A close would reset the connection, and take what was said along.
-            self._talks[talk.sock.fileno()] = talk
-            self._poll.register(talk.sock.fileno(), select.EPOLLIN)
+            self._spoken[talk.index] = talk
 
     def _broken(self, talk: _Talk, number: int) -> None:
         talk.sock.close()
@@ -225,13 +225,13 @@ class Dialogue:
 
     def _settle(self, quiet: float) -> None:
         until = time.monotonic() + quiet
-        while self._talks and (left := until - time.monotonic()) > 0:
+        while (self._talks or self._spoken) and (left := until - time.monotonic()) > 0:
             if self._hear(left):
                 until = time.monotonic() + quiet
-        for fd, talk in list(self._talks.items()):
-            self._poll.unregister(fd)
-            talk.sock.close()
+        for talk in (*self._talks.values(), *self._spoken.values()):
+            talk.sock.close()  # which takes it out of epoll's set
         self._talks.clear()
+        self._spoken.clear()
 
     def _hear(self, wait: float) -> bool:
         news = False
@@ -246,45 +246,41 @@ class Dialogue:
                 continue
             news = True
             if talk.listener is not None:
-                self._receive(talk)
+                if self._received(talk):
+                    del self._talks[fd]
             elif self._done_waiting(talk, fd):
                 self._talks.pop(fd, None)
         return news
 
     def _done_waiting(self, talk: _Talk, fd: int) -> bool:
         """One step of a sender; afterwards its socket is closed, or waits for the answer."""
-        if talk.said and not talk.speech.waits:
-            self._poll.unregister(fd)
-            talk.sock.close()  # the receiver has closed its end
-            return True
         self._poll.unregister(fd)
         if self._speak(talk):
-            return fd not in self._talks or talk.sock.fileno() < 0
+            return True
         self._poll.register(fd, select.EPOLLIN if talk.said else select.EPOLLOUT)
         return False
 
     # -- the receiver's side --------------------------------------------------------------------------------------
 
     def _accept(self, listener: _Listener) -> None:
-        while True:
-            try:
-                sock, address = listener.sock.accept()
-            except BlockingIOError:
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            talk = _Talk(sock, listener.speech, -1)
-            talk.listener, talk.peer = listener, address[0]
+        """Take one connection: of most senders there is one at a time, and epoll tells of those that remain."""
+        try:
+            sock, address = listener.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        talk = _Talk(sock, listener.speech, -1)
+        talk.listener, talk.peer = listener, address[0]
+        # What the sender said is mostly there already.
+        if not self._received(talk):
             self._talks[sock.fileno()] = talk
             self._poll.register(sock.fileno(), select.EPOLLIN)
-            self._receive(talk)
 
-    def _receive(self, talk: _Talk) -> None:
-        fd = talk.sock.fileno()
+    def _received(self, talk: _Talk) -> bool:
+        """One step of a receiver; whether the conversation is over for it."""
         try:
-            talk.heard += talk.sock.recv(2048)
+            talk.heard += talk.sock.recv(2048, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             talk.heard = b""
         index = talk.speech.stamped(talk.heard, self._run)
@@ -292,11 +288,14 @@ class Dialogue:
             self._arrived(talk.listener, index, talk.peer)
             answer = talk.speech.answer(talk.heard)
             if answer:
-                talk.sock.send(answer)
-                talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 0, 0))
-        self._poll.unregister(fd)
-        del self._talks[fd]
+                with suppress(OSError):  # who does not wait for it will be silent
+                    talk.sock.send(answer, socket.MSG_DONTWAIT)
+            elif sender := self._spoken.pop(index, None):
+                sender.sock.close()  # by a reset, which ends both sides for good
+        elif index is None:
+            talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         talk.sock.close()
+        return True
 
     def _reply(self, listener: _Listener) -> None:
         while True:

@@ -36,19 +36,27 @@ def run(
     tapped: Sequence[str] = (),
     this: Run | None = None,
     attempts: int = 3,
+    meanwhile: Callable[[Results], None] | None = None,
 ) -> Results:
     """Send a probe for every check and return one result each, in the same order.
 
     ``timeout`` is the longest that silence is waited for, in seconds; ``progress`` is told how many checks have
     their answer. With ``tapped``, namespaces, the results have the ``paths`` of all packets through them; ``this`` is
-    the mark of the packets, for who looks on; ``attempts`` is how often what is silent is sent. Raises ``UsageError``
-    for a check of a target that the lab does not have and ``KernelError`` where this process cannot open the sockets; a
-    single namespace that is gone gives ``unproven`` results.
+    the mark of the packets, for who looks on; ``attempts`` is how often what is silent is sent. ``meanwhile``
+    is called with what the results would be, where silence has to be waited for to the end of its time.
+
+    Raises ``UsageError`` for a check of a target that the lab does not have and ``KernelError`` where this process
+    cannot open the sockets; a single namespace that is gone gives ``unproven`` results.
     """
     planned = Checks.of(lab, checks)
     this = this or Run(secrets.randbits(32) | 1 << 24)  # no SCTP tag may be 0
     with Session(lab, planned, this, timeout, tapped) as session:
-        exchange = Exchange(session, this, timeout, progress, attempts)
+
+        def provisional() -> None:
+            if meanwhile is not None:
+                meanwhile(Results(lab, planned, session.ledger))
+
+        exchange = Exchange(session, this, timeout, progress, attempts, provisional)
         try:
             exchange.run()
             results = Results(lab, planned, session.ledger, exchange.remark())

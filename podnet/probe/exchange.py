@@ -14,6 +14,7 @@ from podnet.probe.dialogue import Dialogue
 from podnet.probe.echo import Echo
 from podnet.probe.intake import Intake, Reader
 from podnet.probe.limits import neighbour_overflows
+from podnet.probe.loss import Losses
 from podnet.probe.mmsg import Outbox
 from podnet.probe.proof import Proof
 from podnet.probe.vantage import undecided
@@ -36,6 +37,7 @@ _LEAST_PER_THREAD = 500
 _ROUNDS = 3
 _LEAST_QUIET = 0.05  # seconds; a path answers within microseconds here, a loaded machine within tens of milliseconds
 _FACTOR = 20
+_SAMPLED = 10_000  # checks whose times are looked at
 
 _MOST_DETECTION = 3.0  # seconds; RFC 4862: up to one of delay, and one for the answer
 
@@ -54,8 +56,12 @@ class Exchange:
         timeout: float,
         progress: Callable[[int], None] | None = None,
         attempts: int = _ROUNDS,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
-        self._attempts = attempts
+        self._attempts, self._meanwhile = attempts, meanwhile
+        self._losses: Losses | None = None
+        self._last_parts: list[Sequence[int]] = []
+        self._last_news = 0.0
         self._rate_limited = False
         self._overflows = neighbour_overflows()
         self._session, self._run, self._timeout, self._progress = session, this, timeout, progress
@@ -106,15 +112,36 @@ class Exchange:
             if last:
                 self._await_addresses(silent)
             before = self._suppressed() if last else 0
+            if last and self._attempts > 1 and self._surprising():
+                self._losses = self._session.losses = Losses()
             self._send(silent)
-            # Silence that was not expected is given the whole time before it is called a loss.
-            patient = last and self._surprising()
-            self._settle(self._timeout if patient else self._quiet())
+            self._last_news = time.monotonic()
+            self._settle(self._quiet())
             if last:
+                self._be_patient()
                 held_back = self._grown(before)
         else:
             if self._attempts > 1:
                 self._refill(held_back)
+
+    def _be_patient(self) -> None:
+        """Silence that was not expected is given the whole time before it is called a loss, unless that is proven."""
+        begun = self._last_news
+        losses, self._losses = self._losses, None
+        if not self._surprising() or self._all_lost(losses):
+            return
+        if self._meanwhile is not None:
+            self._meanwhile()
+        self._settle(self._timeout, begun=begun)
+
+    def _all_lost(self, losses: Losses | None) -> bool:
+        """Whether of all that is silent nothing is on its way: it never left, or the kernel says that it dropped it."""
+        if losses is None:
+            return False
+        state, attempts, parts = self._ledger.state, self._ledger.attempts, self._last_parts
+        proven = losses.proven()
+        lost = {index for part in parts if part[0] in proven for index in part}
+        return all(index in lost or not attempts[index] for part in parts for index in part if not state[index])
 
     def remark(self) -> str:
         """What else than the network under test may have kept probes silent; empty if nothing is known."""
@@ -189,7 +216,8 @@ class Exchange:
         parts = [
             (unit, indexes[at : at + size]) for unit, indexes in what for at in range(0, len(indexes), size)
         ]  # fmt: skip
-        self._parts += [part for _, part in parts]
+        self._last_parts = [part for _, part in parts]
+        self._parts += self._last_parts
         share = sum(len(indexes) for _, indexes in what) // _LEAST_PER_THREAD
         # One thread per processor; what is to be timed exactly is sent by one, undisturbed by the others.
         count = 1 if self._exact else max(1, min(len(os.sched_getaffinity(0)), _MOST_THREADS, share))
@@ -233,7 +261,12 @@ class Exchange:
                 outbox = outboxes[key] = Outbox(_BATCH, *key)
             template.fill(outbox.packets, outbox.names, unit.origin, part, targets, unit.aims, unit.ports)
             now = time.time_ns()
-            refused = outbox.send(unit.raw, len(part))
+            if self._losses is None:
+                refused = outbox.send(unit.raw, len(part))
+            else:
+                self._losses.begin(template.version, part[0])
+                refused = outbox.send(unit.raw, len(part))
+                self._losses.end(template.version, part[0], len(part) - len(refused))
             self._sent(part, now, refused)
             for capture in self._session.vantages[unit.here].captures:
                 self._intake.drain(capture, unit.here, reader)
@@ -267,9 +300,15 @@ class Exchange:
         """Seconds without any news after which nothing more is expected."""
         self._refine()
         ledger = self._ledger
-        columns = zip(ledger.answered, ledger.sent, ledger.arrived, ledger.attempts, strict=True)
+        if not ledger.state.count(0, 0, self._total):
+            return 0.0
+        step = max(1, self._total // _SAMPLED)
+        columns = zip(
+            range(0, len(ledger), step), ledger.answered[::step], ledger.sent[::step], ledger.arrived[::step],
+            ledger.attempts[::step], strict=True,
+        )  # fmt: skip
         whole, back = [], []
-        for index, (answered, sent, arrived, attempts) in enumerate(columns):
+        for index, answered, sent, arrived, attempts in columns:
             if answered and arrived and attempts == 1:
                 # What a UDP probe waited for our own listener is no time on the way.
                 left = ledger.echoed.get(index, arrived)
@@ -300,15 +339,21 @@ class Exchange:
                 least = max(least, came, back if came and back - came < 100_000 else 0)
         self._parts.clear()
 
-    def _settle(self, quiet: float, *, whole: bool = False) -> None:
-        """Read until nothing is open, or nothing came for ``quiet`` seconds; ``whole``: for that time anyway."""
-        self._read(0, self._reader)
-        until = time.monotonic() + quiet
+    def _settle(self, quiet: float, *, whole: bool = False, begun: float | None = None) -> None:
+        """Read until nothing is open, or nothing came for ``quiet`` seconds; ``whole``: for that time anyway.
+
+        The time counts from ``begun``, without it from now.
+        """
+        until = (time.monotonic() if begun is None else begun) + quiet
+        if self._read(0, self._reader) and not whole:
+            until = time.monotonic() + quiet
         while (left := until - time.monotonic()) > 0:
             if not self._ledger.state.count(0, 0, self._total):
                 break
-            if self._read(left, self._reader) and not whole:
-                until = time.monotonic() + quiet
+            if self._read(left, self._reader):
+                self._last_news = time.monotonic()
+                if not whole:
+                    until = self._last_news + quiet
             self._report()
         # The last answer may have been read before the request that it answers, from another capture.
         self._read(0, self._reader)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from podnet.model.lab import Lab
+    from podnet.probe.loss import Losses
     from podnet.probe.plan import Checks
     from podnet.probe.stamp import Run
     from podnet.probe.template import Template
@@ -73,6 +74,7 @@ class Session:
         self.vantages: list[Vantage] = []
         self.tapped = tapped
         self.taps: list[Tap] = []
+        self.losses: Losses | None = None
         self.homes = [-1] * len(lab.targets)
         self.units: list[Unit] = []
         self.talks: dict[tuple[int, int], list[int]] = {}  # conversations by kind and sender
@@ -99,9 +101,10 @@ class Session:
     def close(self) -> None:
         """Close every socket. Each capture waits for an RCU grace period of 10 to 20 ms, so they wait together."""
         captures = [*self.taps, *(capture for vantage in self.vantages for capture in vantage.captures)]
-        if captures:
-            with ThreadPoolExecutor(min(_CLOSERS, len(captures))) as pool:
-                list(pool.map(lambda capture: capture.close(), captures))
+        closing = [*captures, self.losses] if self.losses is not None else captures
+        if closing:
+            with ThreadPoolExecutor(min(_CLOSERS, len(closing))) as pool:
+                list(pool.map(lambda each: each.close(), closing))
         for vantage in self.vantages:
             vantage.captures.clear()
             vantage.close()

@@ -34,8 +34,11 @@ def verify(
     progress: Callable[[int], None] | None = None,
     namespaces: Sequence[str] = (),
     tapped: bool = False,
+    meanwhile: Callable[[Results], None] | None = None,
 ) -> Results:
     """``run``, and every bound of the checks. ``namespaces`` are all of the lab's, for the way of packets.
+
+    ``meanwhile`` is as in ``run``.
 
     What has a ``within`` and is not as expected is asked again until it is, or the time is over. Raises as ``run``.
     """
@@ -44,7 +47,8 @@ def verify(
     followed = any((kind.bounds and kind.bounds.via) is not None for kind in planned.kinds)
     started = time.monotonic()
     results = run(
-        lab, planned, timeout=timeout, progress=progress, tapped=namespaces if tapped or followed else ()
+        lab, planned, timeout=timeout, progress=progress, tapped=namespaces if tapped or followed else (),
+        meanwhile=meanwhile,
     )  # fmt: skip
     if not bounded:
         return results

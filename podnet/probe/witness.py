@@ -32,7 +32,8 @@ class Frame(NamedTuple):
 
     ``number`` is the device's, ``cable`` that of the other end of a veth (0 for other devices).
     ``at`` is nanoseconds since the epoch, ``size`` bytes of the outermost IP packet. ``macs`` are source and
-    destination, empty on devices without. ``error`` is (type, code) of an ICMP error about the probe.
+    destination, empty on devices without. ``error`` is (type, code) of an ICMP error about the probe. ``check`` is the
+    number of the check in its run.
     """
 
     netns: str
@@ -49,6 +50,7 @@ class Frame(NamedTuple):
     size: int
     raw: bytes
     ethernet: bool
+    check: int = 0
 
 
 class _Anything(tuple[bytes, ...]):
@@ -162,6 +164,7 @@ def _frame(
         size,
         data,
         has_macs,
+        sighting.check,
     )
 
 

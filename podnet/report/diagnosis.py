@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from podnet.report.blame import key_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from podnet.diagnose.cause import Cause, Diagnosis
+    from podnet.report.blame import Blamed, Key
 
-__all__ = ["document", "paragraphs"]
+__all__ = ["causes", "document", "paragraphs"]
 
 _MOST_PAIRS = 6
 
@@ -24,12 +27,10 @@ def paragraphs(diagnoses: Sequence[Diagnosis]) -> str:
     return "\n\n".join(parts)
 
 
-def _grouped(diagnoses: Sequence[Diagnosis]) -> dict[tuple[str, str, str] | None, list[Diagnosis]]:
-    groups: dict[tuple[str, str, str] | None, list[Diagnosis]] = {}
+def _grouped(diagnoses: Sequence[Diagnosis]) -> dict[Key | None, list[Diagnosis]]:
+    groups: dict[Key | None, list[Diagnosis]] = {}
     for each in diagnoses:
-        cause = each.cause
-        key = None if cause is None else (cause.kind, cause.netns, cause.what)
-        groups.setdefault(key, []).append(each)
+        groups.setdefault(None if each.cause is None else key_of(each.cause), []).append(each)
     return groups
 
 
@@ -90,6 +91,14 @@ def document(diagnoses: Sequence[Diagnosis]) -> list[dict[str, Any]]:
             "note": d.note,
         }
         for d in diagnoses
+    ]
+
+
+def causes(blamed: Sequence[Blamed]) -> list[dict[str, Any]]:
+    """One object for each cause of a run, those first that broke most checks, of which ``replayed`` were replayed."""
+    return [
+        {**(_cause(each.cause) or {}), "place": each.place, "failures": each.failures, "replayed": each.replayed}
+        for each in blamed
     ]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from podnet.model.lab import Lab
     from podnet.model.probe import Result
+    from podnet.report.blame import Blame
 
 __all__ = ["junit"]
 
 
-def junit(lab: Lab, results: Sequence[Result], seconds: float) -> Iterator[str]:
+def junit(lab: Lab, results: Sequence[Result], seconds: float, blame: Blame | None = None) -> Iterator[str]:
     """The document, in pieces; ``seconds`` is the time of the whole run.
+
+    What is known of a failure's cause is in its message, and line by line in its text.
 
     A broken expectation is a ``failure``, what could not be measured an ``error``: servers count both apart.
     """
@@ -28,7 +31,7 @@ def junit(lab: Lab, results: Sequence[Result], seconds: float) -> Iterator[str]:
         name = f"{lab.name}.{protocol}.ipv{version}"
         yield f'<testsuite name={quoteattr(name)} tests="{len(some)}" {_counts(some)}>\n'
         for result in some:
-            yield _case(result, name)
+            yield _case(result, name, blame.facts(result) if blame is not None else {})
         yield "</testsuite>\n"
     yield "</testsuites>\n"
 
@@ -39,7 +42,7 @@ def _counts(results: Sequence[Result]) -> str:
     return f'failures="{failed - unproven}" errors="{unproven}"'
 
 
-def _case(result: Result, suite: str) -> str:
+def _case(result: Result, suite: str, facts: Mapping[str, str | list[str]]) -> str:
     check = result.check
     port = f" port {check.port}" if check.port else ""
     name = f"{check.source} -> {check.target}{port} {check.verdict}"
@@ -50,5 +53,12 @@ def _case(result: Result, suite: str) -> str:
     kind = "error" if result.observed == "unproven" else "failure"
     where = f", by line {check.line} of the topology" if check.line else ""
     detail = f" ({result.detail})" if result.detail else ""
-    message = f"expected {check.verdict}{where}, observed {result.observed}{detail}"
-    return f"{head}><{kind} type={quoteattr(result.observed)} message={quoteattr(message)}/></testcase>\n"
+    cause = f": {facts['cause']}" if "cause" in facts else ""
+    message = f"expected {check.verdict}{where}, observed {result.observed}{detail}{cause}"
+    begin = f"{head}><{kind} type={quoteattr(result.observed)} message={quoteattr(message)}"
+    if not facts:
+        return f"{begin}/></testcase>\n"
+    lines = [
+        f"{name}: {line}" for name, value in facts.items() for line in ([value] if isinstance(value, str) else value)
+    ]
+    return f"{begin}>{escape(chr(10).join(lines))}</{kind}></testcase>\n"

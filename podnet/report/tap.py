@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from podnet.model.probe import Result
+    from podnet.report.blame import Blame
 
 __all__ = ["tap"]
 
 
-def tap(results: Sequence[Result]) -> Iterator[str]:
-    """The document, in pieces: a line for each check, and for one that failed what was expected and observed."""
+def tap(results: Sequence[Result], blame: Blame | None = None) -> Iterator[str]:
+    """The document, in pieces: a line for each check, and for one that failed what was expected, observed and why."""
     yield f"TAP version 14\n1..{len(results)}\n"
     for number, result in enumerate(results, 1):
         check = result.check
@@ -23,6 +24,10 @@ def tap(results: Sequence[Result]) -> Iterator[str]:
         told = f"{check.source} -> {check.target} {check.protocol}{port} ipv{check.version} {check.verdict}"
         yield f"{'ok' if result.passed else 'not ok'} {number} - {told}\n"
         if not result.passed:
-            facts = {"expected": check.verdict, "observed": result.observed, "detail": result.detail}
+            facts: dict[str, object] = {
+                "expected": check.verdict, "observed": result.observed, "detail": result.detail,
+            }  # fmt: skip
+            if blame is not None:
+                facts |= {name.replace(" ", "_"): value for name, value in blame.facts(result).items()}
             lines = [f"  {key}: {json.dumps(value)}\n" for key, value in facts.items() if value]
             yield f"  ---\n{''.join(lines)}  ...\n"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from podnet.probe.results import Results
 from podnet.report.groups import grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from podnet.diagnose.cause import Cause
     from podnet.model.lab import Lab
     from podnet.model.probe import Check, Result
+    from podnet.report.blame import Blame
 
-__all__ = ["cells", "failed_of", "failures", "findings", "matrix", "summary"]
+__all__ = ["failed_of", "failures", "findings", "matrix", "summary"]
 
 _MOST_TARGETS = 40
 _MOST_FAILURES = 200
-_FEW = 3
 _GREEN, _RED, _DIM, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 _Pair = tuple[str, str]
@@ -32,20 +32,13 @@ def matrix(lab: Lab, results: Sequence[Result], *, color: bool, width: int) -> s
     and a cell counts passed and expected.
     """
     order = [target.name for target in lab.targets]
-    if len({name for source, target, _ in cells(results) for name in (source, target)}) > _MOST_TARGETS:
+    if len(_ends(results)) > _MOST_TARGETS:
         place = {t.name: t.node or (t.name if t.kind == "node" else f"{t.kind}s") for t in lab.targets}
         groups = list(dict.fromkeys(place[name] for name in order))
-        counted = _tally(results, lambda name: place[name])
+        counted = _tally(results, place)
         return _table(groups, counted, lambda ok, all_: f"{ok}/{all_}", color=color, width=width)
-    counted = _tally(results, lambda name: name)
+    counted = _tally(results, {name: name for name in order})
     return _table(order, counted, lambda ok, all_: "ok" if ok == all_ else "FAIL", color=color, width=width)
-
-
-def cells(results: Sequence[Result]) -> Iterator[tuple[str, str, bool]]:
-    """Sender, receiver and whether it passed, of every check: from a run's columns where results are of a run."""
-    if isinstance(results, Results):
-        return results.cells()
-    return ((result.check.source, result.check.target, result.passed) for result in results)
 
 
 def failed_of(results: Sequence[Result]) -> Iterator[Result]:
@@ -62,14 +55,19 @@ def failures(results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
     return "\n".join(lines)
 
 
-def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -> str:
-    """The failures with those that are alike in one line and an example below, empty where nothing failed."""
+def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES, blame: Blame | None = None) -> str:
+    """The failures with those that are alike in one line and an example below, empty where nothing failed.
+
+    Those with one known cause come together, below a line with the cause and the command that mends it.
+    """
     failed = list(failed_of(results))
-    if len(failed) <= _FEW:
-        return failures(results, limit)
     lines: list[str] = []
-    groups = grouped(lab, results, failed)
+    groups = grouped(lab, results, failed, blame)
+    cause: Cause | None = None
     for group in groups[:limit]:
+        if group.cause is not cause:
+            cause = group.cause
+            lines.append(_heading(cause, sum(len(each.results) for each in groups if each.cause is cause)))
         first = group.results[0]
         if len(group.results) == 1:
             lines.append(_failure(first))
@@ -88,9 +86,16 @@ def findings(lab: Lab, results: Sequence[Result], limit: int = _MOST_FAILURES) -
     return "\n".join(lines)
 
 
+def _heading(cause: Cause | None, count: int) -> str:
+    many = f"{count} failure{'s' if count > 1 else ''}"
+    if cause is None:
+        return f"{many} without a known cause"
+    return f"{many} because {cause.text} [{cause.kind}]{f'; mend: {cause.mend}' if cause.mend else ''}"
+
+
 def summary(results: Sequence[Result]) -> str:
     """The totals in one line; what could not be measured has failed, too."""
-    passed = sum(passed for _, _, passed in cells(results))
+    passed = sum(results.passed) if isinstance(results, Results) else sum(result.passed for result in results)
     unproven = sum(result.observed == "unproven" for result in failed_of(results))
     also = f" ({unproven} of them unproven)" if unproven else ""
     return f"{len(results)} expected, {passed} passed, {len(results) - passed} failed{also}"
@@ -110,14 +115,21 @@ def _origin(check: Check) -> str:
     return f"by line {check.line}"
 
 
-def _tally(results: Sequence[Result], place: Callable[[str], str]) -> dict[_Pair, tuple[int, int]]:
-    """Passed and expected per pair."""
-    counts = Counter(cells(results))
+def _ends(results: Sequence[Result]) -> set[str]:
+    if isinstance(results, Results):
+        return results.ends()
+    return {name for result in results for name in (result.check.source, result.check.target)}
+
+
+def _tally(results: Sequence[Result], place: Mapping[str, str]) -> dict[_Pair, tuple[int, int]]:
+    """Passed and expected from place to place: from a run's columns where results are of a run."""
+    if isinstance(results, Results):
+        return results.tally(place)
     counted: dict[_Pair, tuple[int, int]] = {}
-    for (source, target, passed), number in counts.items():
-        pair = (place(source), place(target))
+    for result in results:
+        pair = (place[result.check.source], place[result.check.target])
         ok, all_ = counted.get(pair, (0, 0))
-        counted[pair] = (ok + number * passed, all_ + number)
+        counted[pair] = (ok + result.passed, all_ + 1)
     return counted
 
 

@@ -14,8 +14,9 @@ from fault_labs import written
 from lab_cli import succeeds
 from lab_kernel import Snapshot, differences, snapshots
 
+from podnet.diagnose.subjects import sampled, subjects_of
 from podnet.diagnose.trail import Subject
-from podnet.diagnose.why import diagnose, subjects_of
+from podnet.diagnose.why import diagnose
 from podnet.fault.inject import Wish, clear, inject, site_of
 from podnet.fault.model import Fault
 from podnet.fault.site import Place, Site
@@ -106,7 +107,7 @@ class Oracle:
                 what = "did not break" if declared else "broke besides"
                 check = trip.check
                 case.problems.append(f"{what}: {check.source} -> {check.target} {check.protocol} ipv{check.version}")
-        subjects = subjects_of([result for result in results if not result.passed])
+        subjects = sampled(subjects_of([result for result in results if not result.passed]))
         if fault.large:
             subjects = [
                 Subject(c.source, c.target, c.protocol, c.version, size=_FULL_SIZE)

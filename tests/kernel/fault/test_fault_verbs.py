@@ -117,6 +117,17 @@ def test_what_cannot_be_done_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert differences(before, snapshots("lab")) == []
 
 
+def test_what_is_the_machines_alone_is_refused_where_it_cannot_be_changed(tmp_path: Path) -> None:
+    # Only a machine's first network namespace has the limits; tests/vm/lab/test_vm_limits.py is in one.
+    _up(tmp_path)
+    refused = podnet("fault", "inject", "neighbour-table-full", "--machine")
+    assert refused.code == 3
+    assert "the machine's first network namespace alone has" in refused.err
+    assert not LEDGER.exists()
+    assert "neighbour-table-full" in succeeds("fault", "list").out
+    proved()
+
+
 def test_what_the_kernel_refuses_is_undone(tmp_path: Path) -> None:
     _up(tmp_path)
     run("lab.node1", "nft", "create table inet filter")

@@ -79,6 +79,10 @@ class Host:
         found: dict[str, Any] = json.loads(self.podman("inspect", name).stdout)[0]["NetworkSettings"]
         return found
 
+    def process(self, name: str) -> str:
+        """The number of a container's first process."""
+        return self.podman("inspect", "--format", "{{.State.Pid}}", name).stdout.strip()
+
     def remove(self, *names: str) -> None:
         """``podman rm`` of running containers."""
         self.podman("rm", "--force", "--time", "0", *names)

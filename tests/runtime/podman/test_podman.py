@@ -24,6 +24,20 @@ def listening(host: Host, netns: str) -> None:
     until(lambda: host.machine.out("ss", "-Hltn", "sport", "80", netns=netns), "the server listens")
 
 
+def proved_by_packets(host: Host, client: str) -> None:
+    """``podnet test`` on containers that are not its own: one by the process in it, one by its namespace's path."""
+    command = (sys.executable, "-m", "podnet", "test", "-o", "json", "--namespaces", host.process("web"))
+    run = json.loads(host.machine.out(*command, "--namespaces", client))
+    assert run["summary"]["failed"] == 0
+    seen = {(r["protocol"], r["family"], r["source"]) for r in run["results"] if r["from"] != r["to"]}
+    assert seen == {
+        (protocol, family, address)
+        for protocol in ("icmp", "tcp", "udp")
+        for family, addresses in (("ipv4", ("10.89.0.3", "10.89.0.4")), ("ipv6", ("fd00:89::3", "fd00:89::4")))
+        for address in addresses
+    }
+
+
 def test_containers_reach_each_other_and_leave_nothing(host: Host) -> None:
     host.run("first")
     before = host.machine.state()
@@ -39,6 +53,7 @@ def test_containers_reach_each_other_and_leave_nothing(host: Host) -> None:
     host.machine.run("ping", "-c", "1", "-W", "20", "10.89.0.4")
     listening(host, web)
     assert fetch(host, "http://10.89.0.3/hostname", client) == fetch(host, "http://[fd00:89::3]/hostname")
+    proved_by_packets(host, client)
     host.remove("web", "client")
     assert host.machine.changes(before) == []
 

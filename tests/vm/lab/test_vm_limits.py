@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab_cli import clean, planned, succeeds, two_nodes, write
+from lab_cli import clean, planned, podnet, succeeds, two_nodes, write
 
 FOLDER = Path("/proc/sys/net/ipv4/neigh/default")
 
@@ -44,3 +44,32 @@ def test_raised_by_what_labs_need_and_put_back_by_the_last(tmp_path: Path) -> No
         succeeds("down", "one")
         succeeds("down", "other")
     assert limits() == [one, two, three]
+
+
+@pytest.mark.timeout(900)  # nine commands, each 20 times slower here
+def test_a_full_table_as_a_fault_breaks_what_it_declares_is_named_and_goes_with_clear_or_down(tmp_path: Path) -> None:
+    before = limits()
+    try:
+        succeeds("up", write(tmp_path, two_nodes("full")))
+        refused = podnet("fault", "inject", "neighbour-table-full")
+        assert (refused.code, "changes the machine itself" in refused.err) == (2, True)
+        assert limits() == before
+        injected = succeeds("fault", "inject", "neighbour-table-full", "--machine", "-o", "json").json
+        assert limits() == [0, 0, 0]
+        run = podnet("test", "full", "--protocol", "icmp", "-o", "json").json
+        failed = {(r["from"], r["to"]) for r in run["results"] if not r["passed"]}
+        others = {(r["from"], r["to"]) for r in run["results"] if r["from"] != r["to"]}
+        assert failed >= others
+        assert injected["expected_failures"] == 3 * len(others)  # by ICMP, TCP and UDP
+        assert {cause["kind"] for cause in run["causes"]} == {"neighbour-table-full"}
+        assert [d for d in run["diagnoses"] if d["from"] != d["to"] and d["cause"] is None] == []
+        mend = run["causes"][0]["mend"]
+        assert mend == "sysctl -w net.ipv4.neigh.default.gc_thresh2=512 net.ipv4.neigh.default.gc_thresh3=1024"
+        succeeds("fault", "clear")
+        assert limits() == before
+        succeeds("test", "full", "--protocol", "icmp")
+        succeeds("fault", "inject", "neighbour-table-full", "--machine")
+        assert limits() == [0, 0, 0]
+    finally:
+        succeeds("down", "full")
+    assert limits() == before
