@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from podnet.probe.stamp import Run
 
-__all__ = ["NOTHING", "attach", "program"]
+__all__ = ["NOTHING", "attach", "program", "syns"]
 
 # linux/bpf_common.h, linux/filter.h
 _LD_W_ABS, _LD_H_ABS, _LD_B_ABS = 0x20, 0x28, 0x30
@@ -120,6 +120,23 @@ def program(version: int, run: Run, own: Collection[bytes] | None) -> bytes:
         (_RET, 0),
     ]
     return _assembled(lines)
+
+
+def syns(version: int, run: Run, port: int) -> bytes:
+    """The same for a raw TCP socket: the run's SYNs to one port. It is given IPv4's header, but not IPv6's."""
+    return _assembled([
+        (_LDX_IHL, 0) if version == 4 else (_LDX_IMM, 0),
+        (_LD_H_IND, 2),
+        (_JEQ, port, "", "drop"),
+        (_LD_B_IND, 13),
+        (_AND, 0x17),  # FIN, SYN, RST, ACK
+        (_JEQ, 0x02, "", "drop"),
+        (_LD_B_IND, 4),
+        (_JEQ, run.sequence_byte, "", "drop"),
+        (_RET, _SNAP),
+        "drop",
+        (_RET, 0),
+    ])  # fmt: skip
 
 
 def _any_of(values: tuple[int, ...], label: str) -> list[_Line]:
