@@ -148,8 +148,9 @@ def summary_lines(samples: Sequence[Sample]) -> list[str]:
         parts = [times_text(sample.times, sample.answers)]
         if counts.windows:
             longest = max(sample.longest_ms, sample.open_ms)
-            still = ", one still open" if sample.open_ms else ""
-            parts.append(f"{counts.windows} loss windows, the longest {longest:.1f} ms{still}")
+            many = "s" if counts.windows > 1 else ""
+            still = f", {'one ' if many else ''}still open" if sample.open_ms else ""
+            parts.append(f"{counts.windows} loss window{many}, the longest {longest:.1f} ms{still}")
         if counts.lost:
             ways = {
                 "never left": counts.unsent, "requests lost": counts.request_lost, "replies lost": counts.reply_lost,

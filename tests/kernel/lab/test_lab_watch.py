@@ -1,0 +1,273 @@
+"""podnet watch: steady probes while a lab stays as it is, while links and rules change, and while pods go and come."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_cli import PODNET, changed, podnet, succeeds, two_nodes, write
+
+pytestmark = pytest.mark.kernel
+
+Line = dict[str, Any]
+_DEADLINE = 30.0
+
+
+class Watch:
+    """A running ``podnet watch -o json``; use it by ``with``. ``lines`` are those so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines: list[Line] = []
+        self._process = subprocess.Popen(
+            [*PODNET, "watch", *arguments, "-o", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(json.loads(line))  # nothing but JSON is there
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+    def await_(self, condition: Callable[[Line], bool], after: int = 0) -> Line:
+        """The first line, after so many, that is as wanted."""
+        until = time.monotonic() + _DEADLINE
+        while time.monotonic() < until:
+            for line in self.lines[after:]:
+                if condition(line):
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"not told within {_DEADLINE} s; told: {self.lines[-5:]}")
+
+    def told(self) -> str:
+        """The first line of standard error."""
+        assert self._process.stderr is not None
+        return self._process.stderr.readline()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal, and wait for the end; the exit code."""
+        self._process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        code = self._process.wait(_DEADLINE)
+        self._reader.join(_DEADLINE)
+        return code
+
+    def of(self, kind: str, **fields: object) -> list[Line]:
+        return [line for line in self.lines if line["type"] == kind and fields.items() <= line.items()]
+
+
+def receiving(line: Line) -> bool:
+    return line["type"] == "interval" and line["received"] > 0 and not line["loss_window_ms"]
+
+
+def inside(name: str, *words: str) -> str:
+    return subprocess.run(["ip", "netns", "exec", name, *words], check=True, capture_output=True, text=True).stdout
+
+
+def echoes(name: str) -> int:
+    """How many echo requests of IPv4 the kernel of a namespace has seen."""
+    rows = [row.split()[1:] for row in inside(name, "cat", "/proc/net/snmp").splitlines() if row.startswith("Icmp:")]
+    return int(dict(zip(*rows, strict=True))["InEchos"])
+
+
+COUNTS = {"sent", "received", "lost", "in_flight", "late", "reordered", "duplicates", "unsent", "elsewhere", "skipped"}
+HEAD = {"type", "at", "from", "to", "protocol", "family"}
+KEYS = {
+    "interval": HEAD | COUNTS | {"seconds", "request", "reply", "rtt_ms", "loss_window_ms", "gone"},
+    "event": HEAD | {"event", "text"},
+    "summary": HEAD
+    | COUNTS
+    | {"seconds", "request", "reply", "rtt_ms", "loss_windows", "longest_loss_ms", "loss_window_ms", "gone"},
+}
+
+
+def test_where_nothing_happens_nothing_is_lost_and_the_metrics_agree(tmp_path: Path) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    succeeds("up", write(tmp_path, two_nodes(podSubnet="10.244.0.0/16,fd00:10:244::/56", ipFamily="dual")))
+    before = echoes("lab.db")
+    protocols = ["--protocol", "icmp", "--protocol", "tcp", "--protocol", "udp"]
+    with Watch("lab", "--from", "web", "--to", "db,pods", *protocols, "--count", "60", "--rate", "50",
+               "--interval", "0.5", "--metrics", "0", "--fail-on-loss") as watch:  # fmt: skip
+        url = watch.told().split()[-1]
+        assert url.startswith("http://127.0.0.1:")
+        watch.await_(lambda line: line["type"] == "interval")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            families = {each.name: each for each in text_string_to_metric_families(answer.read().decode())}
+        # The port is taken now.
+        refused = podnet("watch", "lab", "--metrics", url.split(":")[2].partition("/")[0])
+        assert (refused.code, "cannot serve metrics on 127.0.0.1" in refused.err, refused.out) == (2, True, "")
+        assert watch.ended() == 0
+    flows = {(line["protocol"], line["family"]) for line in watch.of("summary")}
+    assert flows == {(protocol, family) for protocol in ("icmp", "tcp", "udp") for family in ("ipv4", "ipv6")}
+    for line in watch.of("summary"):
+        assert (line["from"], line["to"]) == ("web", "db")
+        assert (line["sent"], line["received"], line["lost"], line["in_flight"]) == (60, 60, 0, 0), line
+        assert (line["request"]["arrived"], line["loss_windows"], line["late"]) == (60, 0, 0)
+        assert (line["reordered"], line["duplicates"], line["elsewhere"]) == (0, 0, 0)
+        times = line["rtt_ms"]
+        assert 0 < times["p50"] <= times["p90"] <= times["p99"] <= times["max"] < 1000
+        parts = watch.of("interval", protocol=line["protocol"], family=line["family"])
+        assert sum(part["sent"] for part in parts) == sum(part["received"] for part in parts) == 60
+    assert {line["event"] for line in watch.of("event")} <= {"behind"}
+    for line in watch.lines:
+        assert set(line) == KEYS[line["type"]]
+    assert echoes("lab.db") - before == 60  # the kernel of the receiver agrees
+
+    labels = {"from": "web", "to": "db", "protocol": "udp", "family": "ipv4"}
+    values = {
+        sample.name: sample.value
+        for family in families.values()
+        for sample in family.samples
+        if labels.items() <= sample.labels.items() and sample.labels.get("le", "+Inf") == "+Inf"
+    }
+    assert families["podnet_watch_rtt_seconds"].type == "histogram"
+    assert 0 < values["podnet_watch_received_total"] <= values["podnet_watch_sent_total"] <= 60
+    assert values["podnet_watch_rtt_seconds_count"] == values["podnet_watch_rtt_seconds_bucket"]
+    assert values["podnet_watch_rtt_seconds_count"] == values["podnet_watch_received_total"]
+    assert 0 < values["podnet_watch_rtt_seconds_sum"] < 60
+    assert (values["podnet_watch_lost_total"], values["podnet_watch_loss_window_seconds"]) == (0, 0)
+    assert values["podnet_watch_up"] == 1
+
+    for arguments, said in {
+        "--rate 0": "not in the range 1<=x<=1000",
+        "--rate 1001": "not in the range 1<=x<=1000",
+        "--from web --to web": "there is nothing to watch",
+        "--from wbe": "did you mean web?",
+        "--metrics 70000": "has no port",
+        "--metrics ::1:9100": "is no IP address",
+        "--metrics 192.0.2.1:9100": "cannot serve metrics on 192.0.2.1",
+    }.items():
+        done = podnet("watch", "lab", *arguments.split())
+        assert (done.code, done.out, said in done.err) == (2, "", True), (arguments, done.text)
+
+
+def test_a_link_that_is_down_for_a_moment_is_one_loss_window(tmp_path: Path) -> None:
+    succeeds("up", write(tmp_path, two_nodes()))
+    rate = 100
+    with Watch("lab", "--from", "web", "--to", "db", "--protocol", "icmp", "--protocol", "tcp", "--rate", str(rate),
+               "--timeout", "0.5", "--fail-on-loss") as watch:  # fmt: skip
+        watch.await_(receiving)
+        assert not watch.of("event", event="loss-opened")
+        begun = time.monotonic()
+        succeeds("link", "db", "down")
+        down = time.monotonic()
+        time.sleep(0.3)
+        up = time.monotonic()
+        succeeds("link", "db", "up")
+        ended = time.monotonic()
+        for protocol in ("icmp", "tcp"):
+            watch.await_(lambda line, of=protocol: line.get("event") == "loss-closed" and line["protocol"] == of)
+        seen = len(watch.lines)
+        watch.await_(receiving, seen)
+
+        # A reply that is dropped on the way is not a request that never arrived.
+        rule = "table inet t { chain f { type filter hook forward priority 0; icmp type echo-reply drop; }; }"
+        added = time.monotonic()
+        inside("lab.node1", "nft", rule)
+        dropping = time.monotonic()
+        time.sleep(0.3)
+        deleting = time.monotonic()
+        inside("lab.node1", "nft", "delete table inet t")
+        deleted = time.monotonic()
+        watch.await_(lambda line: line.get("event") == "loss-closed", seen)
+        seen = len(watch.lines)
+        watch.await_(receiving, seen)
+        assert watch.stop() == 1
+
+    for protocol in ("icmp", "tcp"):
+        closed = watch.of("event", event="loss-closed", protocol=protocol)
+        opened = watch.of("event", event="loss-opened", protocol=protocol)
+        assert len(opened) == len(closed) == (2 if protocol == "icmp" else 1)
+        [summary] = watch.of("summary", protocol=protocol)
+        assert summary["loss_windows"] == len(closed)
+        assert summary["lost"] == sum(each["window"]["packets"] for each in closed)
+        assert summary["sent"] == summary["received"] + summary["lost"]
+        window = closed[0]["window"]
+        # Until the neighbours know each other again, a second or two pass.
+        assert (up - down) * 1000 < window["ms"] < (ended - begun + 10) * 1000, window
+        assert abs(window["packets"] - window["ms"] * rate / 1000) <= 2 + summary["skipped"], window
+        assert (window["direction"], window["request_lost"]) == ("request", window["packets"])
+    back = watch.of("event", event="loss-closed", protocol="icmp")[1]["window"]
+    assert (deleting - dropping) * 1000 < back["ms"] < (deleted - added + 1) * 1000
+    assert (back["direction"], back["reply_lost"]) == ("reply", back["packets"])
+    assert all(line["sent"] <= rate * 3 for line in watch.of("interval"))
+
+
+def test_a_pod_that_goes_is_told_and_taken_up_again_when_it_comes_back(tmp_path: Path) -> None:
+    whole = two_nodes()
+    path = write(tmp_path, whole)
+    succeeds("up", path)
+
+    def event(kind: str, source: str) -> Callable[[Line], bool]:
+        return lambda line: line.get("event") == kind and line["from"] == source
+
+    with Watch("lab", "--from", "web,pods", "--to", "db", "--from", "db", "--to", "web", "--protocol", "icmp",
+               "--protocol", "udp", "--rate", "20", "--timeout", "0.3", "--interval", "0.3") as watch:  # fmt: skip
+        for source in ("web", "db"):
+            watch.await_(lambda line, of=source: receiving(line) and line["from"] == of)
+        succeeds("up", write(tmp_path, changed(whole, lambda t: t["pods"].pop())))
+        for source in ("web", "db"):
+            watch.await_(event("gone", source))
+        assert "lab.db" not in os.listdir("/run/netns")
+        watch.await_(event("loss-opened", "web"))
+        # The way of the sender that is gone is not called lost: it sends nothing.
+        gone = len(watch.lines)
+        watch.await_(lambda line: line["type"] == "interval" and line["from"] == "db" and not line["sent"], gone)
+        succeeds("up", write(tmp_path, whole))
+        for source in ("web", "db"):
+            watch.await_(event("back", source), gone)
+            for protocol in ("icmp", "udp"):
+                watch.await_(
+                    lambda line, of=(source, protocol): receiving(line) and (line["from"], line["protocol"]) == of,
+                    len(watch.lines),
+                )
+        assert watch.of("event", event="loss-closed")
+        succeeds("down", "lab")
+        watch.await_(event("gone", "web"), len(watch.lines) - 1 if event("gone", "web")(watch.lines[-1]) else gone)
+        assert watch.stop() == 0
+    for line in watch.of("summary"):
+        assert line["sent"] == line["received"] + line["lost"], line
+        assert "lab." in line["gone"]
+
+
+def test_without_a_terminal_it_is_lines_and_a_port_in_use_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    succeeds("up", write(tmp_path, two_nodes()))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        before = echoes("lab.db")
+        done = podnet("watch", "lab", "--to", "db", "--metrics", str(port))
+    assert (done.code, done.out) == (2, "")
+    assert f"cannot serve metrics on 127.0.0.1 port {port}: Address already in use" in done.err
+    assert echoes("lab.db") == before
+    done = podnet("watch", "lab", "--from", "web", "--to", "db", "--duration", "1.2", "--rate", "20")
+    lines = done.out.splitlines()
+    assert (done.code, done.err) == (0, "")
+    assert any("web -> db icmp ipv4: 2" in line and "0 lost" in line for line in lines)
+    assert lines[-2].startswith("web -> db icmp ipv4: 24 sent, 24 received, 0 lost (0%), 1.2 s")
+    assert lines[-1].startswith("    p50/p90/p99/max ")
