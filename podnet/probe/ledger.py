@@ -34,6 +34,7 @@ class Ledger:
         self.errors: dict[int, tuple[bool, str, str]] = {}
         self.failures: dict[int, str] = {}
         self.unproven: dict[int, str] = {}
+        self.macs: dict[int, list[str]] = {}  # whose link-layer addresses answered for one of IP, in order
         self._addresses: dict[bytes, int] = {}
         self._texts = [""]
         self._lock = threading.Lock()

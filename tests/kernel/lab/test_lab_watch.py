@@ -112,13 +112,14 @@ def test_where_nothing_happens_nothing_is_lost_and_the_metrics_agree(tmp_path: P
     protocols = ["--protocol", "icmp", "--protocol", "tcp", "--protocol", "udp"]
     with Watch("lab", "--from", "web", "--to", "db,pods", *protocols, "--count", "60", "--rate", "50",
                "--interval", "0.5", "--metrics", "0", "--fail-on-loss") as watch:  # fmt: skip
-        url = watch.told().split()[-1]
-        assert url.startswith("http://127.0.0.1:")
+        said = watch.told()
+        assert said.startswith("podnet: metrics on http://127.0.0.1:")
+        port = int(said.split(":")[3].partition("/")[0])
         watch.await_(lambda line: line["type"] == "interval")
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             families = {each.name: each for each in text_string_to_metric_families(answer.read().decode())}
         # The port is taken now.
-        refused = podnet("watch", "lab", "--metrics", url.split(":")[2].partition("/")[0])
+        refused = podnet("watch", "lab", "--metrics", str(port))
         assert (refused.code, "cannot serve metrics on 127.0.0.1" in refused.err, refused.out) == (2, True, "")
         assert watch.ended() == 0
     flows = {(line["protocol"], line["family"]) for line in watch.of("summary")}
