@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from podnet.probe.watch.flow import Flow
     from podnet.probe.watch.report import Event, Interval, Sample
 
-__all__ = ["event_json", "event_line", "interval_json", "interval_line", "summary_json", "summary_lines", "times_text"]
+__all__ = [
+    "event_json",
+    "event_line",
+    "interval_json",
+    "interval_line",
+    "summary_json",
+    "summary_lines",
+    "times_text",
+    "total_line",
+]
 
 _NAMES = (*(f"p{share * 100:g}" for share in PERCENTILES), "max")
 
@@ -119,6 +128,13 @@ def interval_line(interval: Interval) -> str:
     if counts.received:
         parts.append(times_text(interval.times, interval.answers))
     return f"{_clock(interval.at)} {interval.flow}: {', '.join(parts)}"
+
+
+def total_line(intervals: Sequence[Interval]) -> str:
+    """All flows in one interval."""
+    columns = zip(*(each.counts for each in intervals), strict=True)
+    counts = type(intervals[0].counts)(*(sum(column) for column in columns))
+    return f"{_clock(intervals[0].at)} all {len(intervals)} flows: {_numbers(counts)}"
 
 
 def event_line(event: Event) -> str:

@@ -54,7 +54,8 @@ class Event(NamedTuple):
     """Something that happened to a flow.
 
     ``kind`` is ``loss-opened``, ``loss-closed`` (with ``window``, and its ``milliseconds``), ``gone``, ``back``,
-    ``changed`` (an end has other addresses), or ``behind`` (podnet could not keep its schedule).
+    ``changed`` (an end has other addresses), ``behind`` (podnet could not keep its schedule) or ``overrun`` (it could
+    not hear all that came).
     """
 
     kind: str

@@ -428,7 +428,7 @@ class Watcher:
                 self._overruns[capture] = capture.lost()
                 for line in self._lines:
                     if netns in (self._places[line.flow.source], self._places[line.flow.target]):
-                        self._event("behind", line, f"podnet's own buffer was full: {lost} packets were not heard")
+                        self._event("overrun", line, f"podnet's own buffer was full: {lost} packets were not heard")
         self.intervals.append(intervals)
 
     def _show(self, now: int) -> None:
