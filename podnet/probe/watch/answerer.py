@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from podnet.probe.stamp import Run
     from podnet.probe.vantage import Vantage
 
-__all__ = ["Answerer", "TcpAnswerer", "UdpAnswerer"]
+__all__ = ["Answerer", "TcpAnswerer", "UdpAnswerer", "syn_ack"]
 
 _MOST = 256  # packets in one go: others wait for their turn
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -92,21 +92,24 @@ class TcpAnswerer:
                 if target != self.port or segment[13] & 0x17 != 0x02 or sequence >> 24 != self._run.sequence_byte:
                     continue
                 told.append((sequence & 0xFFFFFF, time.time_ns()))
-                self._socket.sendto(self._syn_ack(source, sequence, sender[0]), (sender[0], 0))
+                ends = (self._own, socket.inet_pton(_FAMILY[self._version], sender[0]))
+                answer = syn_ack(ends, (self.port, source), self._run.number, sequence)
+                self._socket.sendto(answer, (sender[0], 0))
             except BlockingIOError:
                 break
             except OSError:
                 continue
         return told
 
-    def _syn_ack(self, port: int, sequence: int, sender: str) -> bytes:
-        fields = (self.port, port, self._run.number, (sequence + 1) & 0xFFFFFFFF, _SYN_ACK, _WINDOW)
-        pseudo = self._own + socket.inet_pton(_FAMILY[self._version], sender) + struct.pack("!HH", 6, _SEGMENT.size)
-        words = pseudo + _SEGMENT.pack(*fields, 0, 0)
-        total = sum(struct.unpack(f"!{len(words) // 2}H", words))
-        total = (total & 0xFFFF) + (total >> 16)
-        total = (total & 0xFFFF) + (total >> 16)
-        return _SEGMENT.pack(*fields, total ^ 0xFFFF, 0)
+
+def syn_ack(ends: tuple[bytes, bytes], ports: tuple[int, int], number: int, asked: int) -> bytes:
+    """The answer to a SYN of the sequence number ``asked``; ``ends`` are the packed addresses of its own two ends."""
+    fields = (*ports, number, (asked + 1) & 0xFFFFFFFF, _SYN_ACK, _WINDOW)
+    words = b"".join(ends) + struct.pack("!HH", 6, _SEGMENT.size) + _SEGMENT.pack(*fields, 0, 0)
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return _SEGMENT.pack(*fields, total ^ 0xFFFF, 0)
 
 
 Answerer = UdpAnswerer | TcpAnswerer

@@ -1,7 +1,7 @@
 """The loop of a watch: send what is due, answer, hear, and account for it.
 
 One thread does all. The time of a probe follows from its number alone, so that nothing adds up; flows take turns within
-the period. What is late by more than a moment is not sent afterwards in a burst: it is skipped, and told.
+the period. What comes too late is not sent afterwards in a burst: it is skipped, and told.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Watcher"]
 
-_LATEST = 20_000_000  # ns: up to so late a probe is sent all the same
+_LATEST = 20_000_000  # ns: up to so late, or till the flow's next one is due, a probe is sent all the same
 _READ_EVERY = 4_000_000  # ns; the kernel stamps what waits, so that reading late changes no time
 _LOOK_EVERY = 50_000_000  # ns; at the names of namespaces
 _ASK_EVERY = 250_000_000  # ns; for other addresses, and for namespaces that are back
@@ -219,6 +219,7 @@ class Watcher:
     def _send_due(self, begun: int, period: float, slot: int, end: int) -> int:
         """Send all that is due, at most a burst; the number of the slot that comes next."""
         lines, count = self._lines, self._plan.probes
+        latest = max(_LATEST, period * len(lines))
         for _ in range(_BURST):
             now = time.monotonic_ns()
             due = begun + round(slot * period)
@@ -228,7 +229,7 @@ class Watcher:
             slot += 1
             if count and line.account.counts.sent >= count:
                 continue
-            if now - due > _LATEST:
+            if now - due > latest:
                 if not self._station(line.flow.source).open:
                     continue
                 line.account.skip(1)

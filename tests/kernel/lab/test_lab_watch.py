@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +96,21 @@ def echoes(name: str) -> int:
     """How many echo requests of IPv4 the kernel of a namespace has seen."""
     rows = [row.split()[1:] for row in inside(name, "cat", "/proc/net/snmp").splitlines() if row.startswith("Icmp:")]
     return int(dict(zip(*rows, strict=True))["InEchos"])
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """All that ``podnet watch`` writes to a terminal of 150 columns."""
+    master, slave = os.openpty()
+    with open(master, "rb", buffering=0) as read:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 150, 0, 0))
+        process = subprocess.Popen([*PODNET, "watch", *arguments], stdout=slave, env=os.environ | {"TERM": "xterm"})
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # EIO: nobody has the other end any more
+            while some := read.read(4096):
+                shown += some
+        assert process.wait(_DEADLINE) == 0
+    return shown.decode()
 
 
 COUNTS = {"sent", "received", "lost", "in_flight", "late", "reordered", "duplicates", "unsent", "elsewhere", "skipped"}
@@ -210,8 +230,11 @@ def test_a_link_that_is_down_for_a_moment_is_one_loss_window(tmp_path: Path) -> 
         window = closed[0]["window"]
         # Until the neighbours know each other again, a second or two pass.
         assert (up - down) * 1000 < window["ms"] < (ended - begun + 10) * 1000, window
-        assert abs(window["packets"] - window["ms"] * rate / 1000) <= 2 + summary["skipped"], window
-        assert (window["direction"], window["request_lost"]) == ("request", window["packets"])
+        # What waits for the neighbour's MAC comes late, but may come in time: it lengthens the window and is not lost.
+        due = window["ms"] * rate / 1000
+        assert due - rate * 0.5 - 2 - summary["skipped"] <= window["packets"] <= due + 2, window
+        assert window["packets"] == window["request_lost"] + window["reply_lost"]
+        assert window["request_lost"] > 0.3 * rate - 2 - summary["skipped"]
     back = watch.of("event", event="loss-closed", protocol="icmp")[1]["window"]
     assert (deleting - dropping) * 1000 < back["ms"] < (deleted - added + 1) * 1000
     assert (back["direction"], back["reply_lost"]) == ("reply", back["packets"])
@@ -269,6 +292,16 @@ def test_without_a_terminal_it_is_lines_and_a_port_in_use_is_told_before_anythin
     done = podnet("watch", "lab", "--from", "web", "--to", "db", "--duration", "1.2", "--rate", "20")
     lines = done.out.splitlines()
     assert (done.code, done.err) == (0, "")
-    assert any("web -> db icmp ipv4: 2" in line and "0 lost" in line for line in lines)
-    assert lines[-2].startswith("web -> db icmp ipv4: 24 sent, 24 received, 0 lost (0%), 1.2 s")
+    # A loaded machine may be late for one or the other.
+    told = re.compile(r"^\d\d:\d\d:\d\d\.\d\d\d web -> db icmp ipv4: (\d+) sent, \d+ received, 0 lost")
+    sent = sum(int(found[1]) for line in lines if (found := told.match(line)))
+    assert 0 < sent <= 24
+    assert lines[-2].startswith(f"web -> db icmp ipv4: {sent} sent, {sent} received, 0 lost (0%)")
     assert lines[-1].startswith("    p50/p90/p99/max ")
+
+    # On a terminal there is a table, which is gone in the end.
+    shown = on_a_terminal("lab", "--from", "web", "--to", "db", "--duration", "2", "--rate", "20")
+    table, _, summary = shown.rpartition("\x1b[?25h")  # the cursor is back
+    assert "loss now" in table
+    assert "web -> db icmp ipv4" in table
+    assert re.search(r"web -> db icmp ipv4: (\d+) sent, \1 received, 0 lost \(0%\)", summary)
