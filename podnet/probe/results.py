@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, overload
 
 from podnet.model.probe import Result
 from podnet.probe.addressing import Sources, described
+from podnet.probe.answerers import Answerers
 from podnet.probe.ledger import REPLIED
-from podnet.probe.onlink import LINK_PROTOCOLS, question
 from podnet.probe.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podnet.model.lab import Lab, Target
-    from podnet.model.probe import Check
+    from podnet.model.lab import Lab
     from podnet.probe.ledger import Ledger
     from podnet.probe.paths import Paths
     from podnet.probe.plan import Checks
@@ -29,9 +28,8 @@ class Results(Sequence[Result]):
     def __init__(self, lab: Lab, checks: Checks, ledger: Ledger, remark: str = "") -> None:
         self.checks, self.ledger = checks, ledger
         self.paths: Paths | None = None
-        self._remark, self._lab = remark, lab
-        self._targets: dict[str, Target] = {}
-        self._sources = Sources(lab)
+        self._remark = remark
+        self._sources, self._answerers = Sources(lab), Answerers(lab, ledger)
         self._replaced: dict[int, Result] = {}
         self.passed = self._judged()
 
@@ -73,7 +71,7 @@ class Results(Sequence[Result]):
         """What a reply from where it was expected settles at once; the rest one by one."""
         ledger, checks = self.ledger, self.checks
         passed = bytearray(len(checks))
-        simple = [kind.verdict == "reach" and kind.protocol not in LINK_PROTOCOLS for kind in checks.kinds]
+        simple = [kind.verdict == "reach" for kind in checks.kinds]
         fits: dict[tuple[int, int, int], bool] = {}
         columns = zip(
             ledger.state[: len(checks)], ledger.arrived[: len(checks)], ledger.seen[: len(checks)],
@@ -101,26 +99,7 @@ class Results(Sequence[Result]):
             passed = self._sources.fits(check, evidence.source_seen)
             if not passed:
                 detail = f"{check.target} saw {evidence.source_seen}, expected {described(check.seen)}"
-        if check.protocol in LINK_PROTOCOLS and not evidence.failure:
-            passed, detail = self._of_link(check, index, passed=passed, detail=detail)
+        passed, detail = self._answerers.judge(check, index, passed=passed, detail=detail)
         return Result(
             check, observed, evidence.source_seen, passed, evidence.rtt_ms, detail, evidence.reporter, evidence.ttl
         )
-
-    def _of_link(self, check: Check, index: int, *, passed: bool, detail: str) -> tuple[bool, str]:
-        """Whether an ARP or ND check passed, and who answered: several, or another than the target, are no pass."""
-        macs = self.ledger.macs.get(index, [])
-        if not self._targets:
-            self._targets = {target.name: target for target in self._lab.targets}
-        source, target = self._targets[check.source], self._targets[check.target]
-        known = {interface.mac for interface in target.interfaces if interface.mac}
-        if len(macs) > 1:
-            return False, f"duplicate address: {' and '.join(macs)} answer"
-        if macs and known and macs[0] not in known:
-            return False, f"{macs[0]} answers, which is not {check.target}'s" + (f"; {detail}" if detail else "")
-        if macs:
-            return passed, f"{macs[0]} answers" + (f"; {detail}" if detail else "")
-        asks = question(self._lab, source, target, check.version)
-        if asks is not None and not asks.shared:
-            return passed, f"{check.target} is on no link of {check.source}; {detail}"
-        return passed, detail

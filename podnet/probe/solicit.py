@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from podnet.errors import KernelError
 from podnet.kernel.netns import entered
 from podnet.probe import filter as packet_filter
-from podnet.probe.ledger import REPLIED
+from podnet.probe.ledger import BY_LINK, REPLIED
 from podnet.probe.onlink import LINK_PROTOCOLS, Question, question
 from podnet.probe.stamp import REQUEST, SIZE, STAMP
 from podnet.probe.vantage import undecided
@@ -289,4 +289,4 @@ class Solicitation:
                 macs.append(text)
             if not ledger.state[index]:
                 ledger.answered[index] = at
-                ledger.state[index] |= REPLIED
+                ledger.state[index] |= REPLIED | BY_LINK
