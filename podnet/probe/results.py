@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, overload
 
 from podnet.model.probe import Result
 from podnet.probe.addressing import Sources, described
-from podnet.probe.answerers import Answerers
 from podnet.probe.ledger import REPLIED
 from podnet.probe.verdict import judge
+from podnet.probe.voices import Voices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Results(Sequence[Result]):
         self.checks, self.ledger = checks, ledger
         self.paths: Paths | None = None
         self._remark = remark
-        self._sources, self._answerers = Sources(lab), Answerers(lab, ledger)
+        self._sources, self._voices = Sources(lab), Voices(lab, ledger)
         self._replaced: dict[int, Result] = {}
         self.passed = self._judged()
 
@@ -99,7 +99,7 @@ class Results(Sequence[Result]):
             passed = self._sources.fits(check, evidence.source_seen)
             if not passed:
                 detail = f"{check.target} saw {evidence.source_seen}, expected {described(check.seen)}"
-        passed, detail = self._answerers.judge(check, index, passed=passed, detail=detail)
+        passed, detail = self._voices.judge(check, index, passed=passed, detail=detail)
         return Result(
             check, observed, evidence.source_seen, passed, evidence.rtt_ms, detail, evidence.reporter, evidence.ttl
         )

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from podnet.model.probe import Check
     from podnet.probe.ledger import Ledger
 
-__all__ = ["Answerers"]
+__all__ = ["Voices"]
 
 
-class Answerers:
+class Voices:
     """Looks at the link-layer addresses that the ledger has of the answers."""
 
     def __init__(self, lab: Lab, ledger: Ledger) -> None:
