@@ -146,11 +146,13 @@ def event_line(event: Event) -> str:
     if event.kind == "loss-opened":
         return f"{_clock(event.at)} {event.flow}: loss begins, {event.milliseconds:.0f} ms without an answer{why}"
     ways = {
-        "never left": window.unsent, "requests never arrived": window.request_lost,
+        "never left": window.unsent, "never arrived": window.request_lost,
         "arrived, no reply came back": window.reply_lost, "answered by another host": window.elsewhere,
     }  # fmt: skip
     how = ", ".join(f"{number} {way}" for way, number in ways.items() if number)
-    ends = f"loss of {event.milliseconds:.1f} ms ends, {window.packets} packets: {how}"
+    ends = (
+        f"loss of {event.milliseconds:.1f} ms ends, {window.packets} packet{'' if window.packets == 1 else 's'}: {how}"
+    )
     return f"{_clock(event.at)} {event.flow}: {ends}{why}"
 
 

@@ -257,7 +257,7 @@ class Watcher:
         try:
             origin.raw.sendto(packet[: template.size], (aim.text, 0))
         except OSError as error:
-            account.refuse(number, f"never left: {os.strerror(error.errno or errno.EIO)}")
+            account.refuse(number, os.strerror(error.errno or errno.EIO))
 
     # -- in -------------------------------------------------------------------------------------------------------
 

@@ -270,8 +270,17 @@ def test_a_pod_that_goes_is_told_and_taken_up_again_when_it_comes_back(tmp_path:
                     len(watch.lines),
                 )
         assert watch.of("event", event="loss-closed")
+        # Another address is where the probes go from then on.
+        moved = changed(whole, lambda t: t["pods"][2].update(addresses=["10.244.1.77"]))
+        before = len(watch.lines)
+        succeeds("up", write(tmp_path, moved))
+        watch.await_(event("changed", "web"), before)
+        for source in ("web", "db"):
+            watch.await_(lambda line, of=source: receiving(line) and line["from"] == of, len(watch.lines))
+        assert "10.244.1.77" in inside("lab.db", "ip", "-4", "addr", "show", "dev", "eth0")
+        before = len(watch.lines)
         succeeds("down", "lab")
-        watch.await_(event("gone", "web"), len(watch.lines) - 1 if event("gone", "web")(watch.lines[-1]) else gone)
+        watch.await_(event("gone", "web"), before)
         assert watch.stop() == 0
     for line in watch.of("summary"):
         assert line["sent"] == line["received"] + line["lost"], line
@@ -289,6 +298,10 @@ def test_without_a_terminal_it_is_lines_and_a_port_in_use_is_told_before_anythin
     assert (done.code, done.out) == (2, "")
     assert f"cannot serve metrics on 127.0.0.1 port {port}: Address already in use" in done.err
     assert echoes("lab.db") == before
+    counted = podnet("watch", "lab", "--from", "web", "--to", "db", "--count", "7", "--rate", "50", "-o", "json")
+    summary = json.loads(counted.out.splitlines()[-1])
+    assert (summary["type"], summary["sent"], summary["received"]) == ("summary", 7, 7)
+    assert echoes("lab.db") == before + 7
     done = podnet("watch", "lab", "--from", "web", "--to", "db", "--duration", "1.2", "--rate", "20")
     lines = done.out.splitlines()
     assert (done.code, done.err) == (0, "")

@@ -33,7 +33,7 @@ def sample(number: int = 0, *, lost: int = 0, open_ms: float = 0) -> Sample:
 def test_a_closed_window_says_how_long_how_many_and_in_which_direction() -> None:
     event = Event("loss-closed", FLOW, 0.0, "why", LOST, 320.0)
     line = event_line(event).partition(" ")[2]
-    told = "loss of 320.0 ms ends, 32 packets: 2 never left, 30 requests never arrived (why)"
+    told = "loss of 320.0 ms ends, 32 packets: 2 never left, 30 never arrived (why)"
     assert line == f"web -> db udp ipv6: {told}"
     assert event_json(event) == {
         "type": "event", "at": "1970-01-01T00:00:00.000Z", "from": "web", "to": "db", "protocol": "udp",
