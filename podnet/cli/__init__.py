@@ -26,6 +26,7 @@ _COMMANDS = {
     "status": "Show a lab's nodes and pods, and where the kernel differs from the topology.",
     "list": "List the running labs.",
     "test": "Send packets between all pods and nodes, and compare with what must be.",
+    "watch": "Probe flows at a steady rate while something changes, and report what was lost.",
     "why": "Send one packet, and say why it was lost.",
     "fault": "Break a running lab on purpose, by name, and put it right again.",
     "trace": "Follow one packet from A to B and its answer back, device by device.",

@@ -31,7 +31,7 @@ _MANY = 250  # pods and nodes: with all protocols that is 190,000 checks, about 
     "--protocol",
     "protocols",
     multiple=True,
-    type=click.Choice(["icmp", "tcp", "udp", "sctp", "connect", "http", "dns"]),
+    type=click.Choice(["icmp", "tcp", "udp", "sctp", "connect", "http", "dns", "arp", "nd"]),
     help="Only this one (again for more). Default: icmp, tcp, udp; above 250 pods and nodes icmp only.",
 )
 @click.option("--from", "senders", multiple=True, metavar="WHO", help="Only what these send (again for more).")

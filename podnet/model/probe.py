@@ -28,14 +28,14 @@ class Bounds:
 class Check:
     """One expectation about one kind of packet from one sender to one receiver.
 
-    ``port`` is 0 for ICMP, and for TCP and UDP where the engine listens on a free port itself (``listen``).
+    ``port`` is 0 for ICMP, ARP and ND, and for TCP and UDP where the engine listens on a free port itself (``listen``).
     ``seen`` is the sender's address that the receiver must see: ``own``, ``node``, an address, or ``any``.
     ``line`` is the line of the ``expect`` entry in the file, 0 for what the model says.
     """
 
     source: str
     target: str
-    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns | arp | nd
     version: int  # 4 | 6
     port: int = 0
     verdict: str = "reach"  # reach | refuse | drop

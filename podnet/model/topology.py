@@ -160,15 +160,15 @@ class Expectation:
     """One entry of ``expect``: these senders, these receivers, this protocol, that verdict.
 
     ``sources`` and ``targets`` are names of pods, nodes and clients, selectors already resolved.
-    ``port`` is 0 for ICMP. ``families`` are IP versions. ``source`` is the sender's address that the receiver
-    must see: ``"own"`` (no NAT), ``"node"`` (masqueraded to the sender's node), an address, or ``"any"``.
+    ``port`` is 0 for ICMP, ARP and ND. ``families`` are IP versions. ``source`` is the sender's address that the
+    receiver must see: ``"own"`` (no NAT), ``"node"`` (masqueraded to the sender's node), an address, or ``"any"``.
     What is asked besides: ``ttl`` as the receiver sees it, ``via`` the names of what forwards, in order, ``mtu`` the
     largest packet in bytes, ``latency_ms`` of the median, ``loss`` from 0 to 1, ``within`` so many seconds.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns
+    protocol: str  # icmp | tcp | udp | sctp | connect | http | dns | arp | nd
     verdict: str  # reach | refuse | drop
     port: int = 0
     families: tuple[int, ...] = (4, 6)

@@ -17,6 +17,7 @@ from podnet.probe.limits import neighbour_overflows
 from podnet.probe.loss import Losses
 from podnet.probe.mmsg import Outbox
 from podnet.probe.proof import Proof
+from podnet.probe.solicit import Solicitation
 from podnet.probe.vantage import undecided
 
 if TYPE_CHECKING:
@@ -96,6 +97,10 @@ class Exchange:
         if self._session.talks:
             with Dialogue(self._session, self._run, self._timeout) as dialogue:
                 dialogue.run()
+            self._report()
+        if self._session.asked:
+            with Solicitation(self._session, self._run, self._timeout) as solicitation:
+                solicitation.run()
             self._report()
         self._rounds()
         Proof(self._session, self._total, self._ask_once, overflowed=self._overflowed()).judge()

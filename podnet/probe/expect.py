@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from podnet.model.probe import Bounds
+from podnet.probe.onlink import LINK_PROTOCOLS, neighbours
 from podnet.probe.plan import Checks, Kind
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["FURTHER", "PROTOCOLS", "derive"]
 PROTOCOLS = ("icmp", "tcp", "udp")
 
 # What the model can be asked by besides: more of the same truth, at more cost.
-FURTHER = ("sctp", "connect", "http", "dns")
+FURTHER = ("sctp", "connect", "http", "dns", "arp", "nd")
 _CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp"}
 
 
@@ -68,6 +69,8 @@ def _asked(protocol: str, protocols: Sequence[str]) -> bool:
 class _Model:
     """Node to pod, pod to node, pod to pod, pod to itself; nodes among each other are not the model's business.
 
+    But for ARP and ND: these are asked between all pods and nodes that share a link.
+
     Where a check is follows by arithmetic: a dictionary of a million checks would take 200 MB.
     """
 
@@ -86,15 +89,29 @@ class _Model:
                 self._rows[at] = (size, target.kind == "node")
                 size += len(to_pods if target.kind == "node" else to_all)
         self._blocks: dict[tuple[int, str], int] = {}
+        self._on_links: dict[tuple[int, int, str], int] = {}
         for version, protocol in product(lab.versions, protocols):
-            if protocol in (*PROTOCOLS, *FURTHER):
+            if LINK_PROTOCOLS.get(protocol) == version:
+                self._ask_on_links(lab, protocol, version, {at for at, _ in able})
+            elif protocol in (*PROTOCOLS, *FURTHER) and protocol not in LINK_PROTOCOLS:
                 self._blocks[version, protocol] = len(self.checks)
                 kind = self.checks.number(Kind(protocol, version))
                 for source, (_, pods_only) in self._rows.items():
                     self.checks.row(source, to_pods if pods_only else to_all, kind)
 
+    def _ask_on_links(self, lab: Lab, protocol: str, version: int, receivers: Collection[int]) -> None:
+        """Each pod and node asks for those that share a link with it. Of others, the model says nothing."""
+        kind = self.checks.number(Kind(protocol, version))
+        for source, targets in neighbours(lab, version).items():
+            if source in self._rows:
+                chosen = [target for target in targets if target in receivers]
+                self._on_links |= {(source, target, protocol): at for at, target in enumerate(chosen, len(self.checks))}
+                self.checks.row(source, chosen, kind)
+
     def place(self, source: int, target: int, block: tuple[int, str]) -> int | None:
         """The number of the model's check between two ends, or ``None`` where the model asks nothing."""
+        if block[1] in LINK_PROTOCOLS:
+            return self._on_links.get((source, target, block[1]))
         row, begin = self._rows.get(source), self._blocks.get(block)
         if row is None or begin is None:
             return None
@@ -103,11 +120,12 @@ class _Model:
 
 
 def _expanded(entry: Expectation, versions: Sequence[int]) -> Iterator[tuple[str, str, Kind]]:
-    port = 0 if entry.protocol == "icmp" else entry.port
+    port = 0 if entry.protocol in ("icmp", *LINK_PROTOCOLS) else entry.port
     asked: Bounds | None = Bounds(entry.ttl, entry.via, entry.mtu, entry.latency_ms, entry.loss, entry.within)
     bounds = None if asked == Bounds() else asked
     for source, target, version in product(entry.sources, entry.targets, versions):
-        if version in entry.families:
+        # Nobody asks a link for its own address, but to find duplicates of it.
+        if version in entry.families and not (source == target and entry.protocol in LINK_PROTOCOLS):
             kind = Kind(
                 entry.protocol, version, port, entry.verdict, entry.source,
                 listen=port == 0 or entry.protocol == "sctp", origin="file", line=entry.line, bounds=bounds,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from podnet.probe.stamp import Run
 
-__all__ = ["NOTHING", "attach", "program"]
+__all__ = ["NOTHING", "attach", "neighbours", "program", "syns"]
 
 # linux/bpf_common.h, linux/filter.h
 _LD_W_ABS, _LD_H_ABS, _LD_B_ABS = 0x20, 0x28, 0x30
@@ -122,11 +122,45 @@ def program(version: int, run: Run, own: Collection[bytes] | None) -> bytes:
     return _assembled(lines)
 
 
+def syns(version: int, run: Run, port: int) -> bytes:
+    """The same for a raw TCP socket: the run's SYNs to one port. It is given IPv4's header, but not IPv6's."""
+    return _assembled([
+        (_LDX_IHL, 0) if version == 4 else (_LDX_IMM, 0),
+        (_LD_H_IND, 2),
+        (_JEQ, port, "", "drop"),
+        (_LD_B_IND, 13),
+        (_AND, 0x17),  # FIN, SYN, RST, ACK
+        (_JEQ, 0x02, "", "drop"),
+        (_LD_B_IND, 4),
+        (_JEQ, run.sequence_byte, "", "drop"),
+        (_RET, _SNAP),
+        "drop",
+        (_RET, 0),
+    ])  # fmt: skip
+
+
+def neighbours(version: int, own: Collection[bytes]) -> bytes:
+    """Lets ARP (4) or neighbour discovery (6) pass that asks for, or answers, one of the ``own`` addresses."""
+    few = len(own) <= (_MOST_ADDRESSES if version == 4 else _MOST_ADDRESSES // 2)
+    if version == 4:
+        lines: list[_Line] = [(_LD_W_ABS, 24)]  # the target's protocol address
+        lines += [(_JEQ, int.from_bytes(address, "big"), "accept", "") for address in own] if few else []
+        lines += [] if few else [(_JA, 0, "accept", "")]
+    else:
+        lines = [(_LD_B_ABS, 6), (_JEQ, 58, "", "drop"), (_LD_B_ABS, 40)]
+        lines += [(_JEQ, 135, "solicited", ""), (_JEQ, 136, "", "drop")]
+        lines += [*(_own_only(6, own) if few else []), (_JA, 0, "accept", ""), "solicited"]
+        lines += _own_only(6, own, 48, "solicited ") if few else []
+        lines += [(_JA, 0, "accept", "")]
+    return _assembled([*lines, (_JA, 0, "drop", ""), "accept", (_RET, _SNAP), "drop", (_RET, 0)])
+
+
 def _any_of(values: tuple[int, ...], label: str) -> list[_Line]:
     return [(_JEQ, value, label, "") for value in values]
 
 
-def _own_only(version: int, own: Collection[bytes]) -> list[_Line]:
+def _own_only(version: int, own: Collection[bytes], at_byte: int = 24, prefix: str = "") -> list[_Line]:
+    """Drop what has none of these addresses at its destination, or of IPv6 at another byte; labels get the prefix."""
     lines: list[_Line] = []
     if version == 4:
         lines.append((_LD_W_ABS, 16))
@@ -135,9 +169,10 @@ def _own_only(version: int, own: Collection[bytes]) -> list[_Line]:
         for number, address in enumerate(own):
             words = struct.unpack("!4I", address)
             for at, word in enumerate(words):
-                lines += [(_LD_W_ABS, 24 + 4 * at), (_JEQ, word, "own" if at == 3 else "", f"next {number}")]
-            lines.append(f"next {number}")
-    return [*lines, (_JA, 0, "drop", ""), "own"]
+                found = f"{prefix}own" if at == 3 else ""
+                lines += [(_LD_W_ABS, at_byte + 4 * at), (_JEQ, word, found, f"{prefix}next {number}")]
+            lines.append(f"{prefix}next {number}")
+    return [*lines, (_JA, 0, "drop", ""), f"{prefix}own"]
 
 
 def _assembled(lines: list[_Line]) -> bytes:

@@ -8,12 +8,14 @@ from ipaddress import ip_address
 
 from podnet.probe.verdict import Evidence
 
-__all__ = ["ERROR", "FAILED", "REPLIED", "RESETTED", "SILENT", "Ledger"]
+__all__ = ["BY_LINK", "ERROR", "FAILED", "REPLIED", "RESETTED", "SILENT", "Ledger"]
 
 # Bits of ``state``; a check is settled by any of them: sending it again can tell nothing new.
 REPLIED, RESETTED, ERROR, FAILED = 1, 2, 4, 8
 # No news at the end of a conversation, which is not to be begun again.
 SILENT = 16
+# The reply is one of ARP or ND: that it came is not all there is to judge.
+BY_LINK = 32
 
 
 class Ledger:
@@ -34,6 +36,7 @@ class Ledger:
         self.errors: dict[int, tuple[bool, str, str]] = {}
         self.failures: dict[int, str] = {}
         self.unproven: dict[int, str] = {}
+        self.macs: dict[int, list[str]] = {}  # whose link-layer addresses answered for one of IP, in order
         self._addresses: dict[bytes, int] = {}
         self._texts = [""]
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from podnet.model.probe import Result
 from podnet.probe.addressing import Sources, described
 from podnet.probe.ledger import REPLIED, SILENT
 from podnet.probe.verdict import judge
+from podnet.probe.voices import Voices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ class Results(Sequence[Result]):
         self.checks, self.ledger = checks, ledger
         self.paths: Paths | None = None
         self._remark = remark
-        self._sources = Sources(lab)
+        self._sources, self._voices = Sources(lab), Voices(lab, ledger)
         self._replaced: dict[int, Result] = {}
         self._kept: dict[int, Result] = {}
         self.passed = self._judged()
@@ -119,6 +120,7 @@ class Results(Sequence[Result]):
             passed = self._sources.fits(check, evidence.source_seen)
             if not passed:
                 detail = f"{check.target} saw {evidence.source_seen}, expected {described(check.seen)}"
+        passed, detail = self._voices.judge(check, index, passed=passed, detail=detail)
         return Result(
             check, observed, evidence.source_seen, passed, evidence.rtt_ms, detail, evidence.reporter, evidence.ttl
         )

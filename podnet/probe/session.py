@@ -14,6 +14,7 @@ from podnet.probe.addressing import primary
 from podnet.probe.clock import await_stamps
 from podnet.probe.ledger import Ledger
 from podnet.probe.limits import allow_files
+from podnet.probe.onlink import LINK_PROTOCOLS
 from podnet.probe.plan import Kind
 from podnet.probe.stamp import MAX_CHECKS
 from podnet.probe.tap import Tap
@@ -78,6 +79,7 @@ class Session:
         self.homes = [-1] * len(lab.targets)
         self.units: list[Unit] = []
         self.talks: dict[tuple[int, int], list[int]] = {}  # conversations by kind and sender
+        self.asked: dict[tuple[int, int], list[int]] = {}  # questions of ARP and ND, likewise
         self.controls: dict[tuple[int, int], tuple[Unit, int]] = {}
         self._broken: dict[int, str] = {}
         self._aims: dict[int, list[Aim | None]] = {}
@@ -165,7 +167,7 @@ class Session:
         for (number, _), indexes in groups.items():
             reached.setdefault(number, set()).update([target[index] for index in indexes])
         ready = {number: self._receivers(self.checks.kinds[number], targets) for number, targets in reached.items()}
-        asked = self._asked(groups)
+        chosen = self._asked(groups)
         for (number, source), indexes in groups.items():
             kind, (ports, failures) = self.checks.kinds[number], ready[number]
             here = self.homes[source]
@@ -176,10 +178,10 @@ class Session:
                 if target[index] in failures:
                     self.ledger.fail(index, failures[target[index]])
             able = [index for index in indexes if target[index] not in failures] if failures else indexes
-            if kind.protocol in _CONVERSATIONS:
-                self.talks[number, source] = able
+            if kind.protocol in _CONVERSATIONS or kind.protocol in LINK_PROTOCOLS:
+                (self.talks if kind.protocol in _CONVERSATIONS else self.asked)[number, source] = able
                 continue
-            for origin, some in self._split(kind, source, able, asked).items():
+            for origin, some in self._split(kind, source, able, chosen).items():
                 self._unit(kind, source, origin, some, ports)
         self._control(len(self.checks))
 
@@ -208,7 +210,7 @@ class Session:
         wanted: dict[tuple[int, int], dict[str, None]] = {}
         for (number, source), indexes in groups.items():
             here, version = self.homes[source], self.checks.kinds[number].version
-            if self.checks.kinds[number].protocol in _CONVERSATIONS:
+            if self.checks.kinds[number].protocol in (*_CONVERSATIONS, *LINK_PROTOCOLS):
                 continue
             if here >= 0 and self.vantages[here].only(version) is None:
                 aims = (self.aim(self.checks.target[index], version) for index in indexes)

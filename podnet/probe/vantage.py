@@ -158,8 +158,8 @@ class Vantage:
             self.responders.append(Responder(sock, version, port, run))
             self._listening[f"sctp/{port}", address] = port
 
-    def bound(self, kind: int, version: int, address: str, protocol: int = 0) -> socket.socket:
-        """A socket on a free port of one address, never on all addresses: the machine's own may be among them."""
+    def bound(self, kind: int, version: int, address: str, protocol: int = 0, port: int = 0) -> socket.socket:
+        """A socket on a free (or this) port of one address, never on all: the machine's own may be among them."""
         with entered(self.netns):
             sock = self._socket(version, kind, protocol)
             # An IPv6 address may still be tentative; it is bound all the same, and works a moment later.
@@ -167,7 +167,7 @@ class Vantage:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             else:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-            sock.bind((address, 0))
+            sock.bind((address, port))
         return sock
 
     def watch(self, version: int, run: Run, own: frozenset[bytes]) -> Capture:

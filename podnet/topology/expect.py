@@ -127,13 +127,14 @@ def read_expect(context: Context) -> None:
         given = [name for name in schema.PROTOCOLS if getattr(entry, name) is not None]
         if len(given) != 1:
             message = (
-                "an expectation has one of `icmp: true` and `tcp`, `udp`, `sctp`, `connect`, `http`, `dns` with a port"
+                "an expectation has one of `icmp: true`, `arp: true`, `nd: true` and `tcp`, `udp`, `sctp`, `connect`, "
+                "`http`, `dns` with a port"
             )
             context.report(
                 (*path, given[1]) if given else path, f"{message}, found {len(given) or 'none'}", key=bool(given)
             )
             continue
-        families = _families(context, entry, path)
+        families = _families(context, entry, path, given[0])
         _source(context, entry, path, families)
         via = _bounds(context, entry, path, given[0])
         client = any(roster.kinds[name] == "client" for name in (*sources, *targets))
@@ -169,6 +170,9 @@ _ASKED_OF = {
 }
 
 
+_OF_ONE_VERSION = {"arp": 4, "nd": 6}
+
+
 def _bounds(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> tuple[str, ...] | None:
     """Check what is asked of packets that get through; the names of ``via``."""
     given = {
@@ -195,7 +199,7 @@ def _bounds(context: Context, entry: schema.Expectation, path: Path, protocol: s
 
 
 def _ports(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> list[int]:
-    value = 0 if protocol == "icmp" else getattr(entry, protocol)
+    value = 0 if protocol in ("icmp", *_OF_ONE_VERSION) else getattr(entry, protocol)
     ports = value if isinstance(value, list) else [value or 0]
     seen = set[int]()
     for i, port in enumerate(ports):
@@ -205,13 +209,31 @@ def _ports(context: Context, entry: schema.Expectation, path: Path, protocol: st
     return ports
 
 
-def _families(context: Context, entry: schema.Expectation, path: Path) -> tuple[int, ...]:
+def _families(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> tuple[int, ...]:
+    if protocol in _OF_ONE_VERSION:
+        return _link_family(context, entry, path, protocol)
     if entry.family is None:
         return context.versions
     version = 4 if entry.family == "ipv4" else 6
     if version not in context.versions and context.intact("networking", "ipFamily"):
         message = f"`family` is {entry.family}, and the lab has {written(context.versions)} only"
         context.report((*path, "family"), message, "take this entry out, or write `ipFamily: dual`")
+    return (version,)
+
+
+def _link_family(context: Context, entry: schema.Expectation, path: Path, protocol: str) -> tuple[int, ...]:
+    """What asks a link is of one IP version, and cannot be refused: check that the entry fits."""
+    version = _OF_ONE_VERSION[protocol]
+    other = next(each for each in _OF_ONE_VERSION if each != protocol)
+    if entry.family is not None and entry.family != f"ipv{version}":
+        message = f"`{protocol}` is of IPv{version}, and `family` is {entry.family}"
+        context.report((*path, "family"), message, f"take `family` out, or write `{other}: true`")
+    elif version not in context.versions and context.intact("networking", "ipFamily"):
+        message = f"`{protocol}` is of IPv{version}, and the lab has {written(context.versions)} only"
+        context.report((*path, protocol), message, f"write `{other}: true`, or `ipFamily: dual`", key=True)
+    if entry.verdict == "refuse":
+        message = f"nobody can refuse `{protocol}`: who has the address answers, or nobody does"
+        context.report((*path, "verdict"), message, "write `reach` or `drop`")
     return (version,)
 
 

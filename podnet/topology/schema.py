@@ -366,11 +366,11 @@ True_ = Annotated[bool, AfterValidator(formats.only_true), WithJsonSchema({"type
 
 
 # The protocols of an expectation, in the order in which messages name them.
-PROTOCOLS = ("icmp", "tcp", "udp", "sctp", "connect", "http", "dns")
+PROTOCOLS = ("icmp", "tcp", "udp", "sctp", "connect", "http", "dns", "arp", "nd")
 
 
 class Expectation(Section):
-    """What must be seen when the pairs of `from` and `to` talk, by exactly one protocol: a key from `icmp` to `dns`."""
+    """What must be seen when the pairs of `from` and `to` talk, by exactly one protocol: a key from `icmp` to `nd`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in PROTOCOLS]})
 
@@ -391,6 +391,11 @@ class Expectation(Section):
     )
     http: Ports | None = Field(None, description="A TCP port, or a list: an HTTP request, answered by any status.")
     dns: Ports | None = Field(None, description="A UDP port, or a list: a DNS query, answered by any response.")
+    arp: True_ | None = Field(
+        None,
+        description="`true`: who has this IPv4 address, asked on the sender's link; answered by the receiver alone.",
+    )
+    nd: True_ | None = Field(None, description="`true`: the same for IPv6, a neighbour solicitation.")
     verdict: Literal["reach", "refuse", "drop"] = Field(
         "reach", description="What must happen: an answer comes, it is refused, or nothing comes back."
     )

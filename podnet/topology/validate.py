@@ -27,7 +27,7 @@ _LOOSE = frozenset({
 })  # fmt: skip
 _STAND_INS: dict[str, object] = {
     "name": "lab", "from": "*", "to": "*", "icmp": True, "tcp": 1, "udp": 1, "sctp": 1,
-    "connect": 1, "http": 1, "dns": 1,
+    "connect": 1, "http": 1, "dns": 1, "arp": True, "nd": True,
 }  # fmt: skip
 # what all further checks stand on: without one of these only their own problems are told
 _FATAL: frozenset[Path] = frozenset({(), ("nodes",), ("pods",), ("clients",), ("underlay",), ("networking",)})

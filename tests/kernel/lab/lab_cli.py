@@ -119,7 +119,7 @@ def _import_everything() -> None:
     from podnet.topology.load import loads
 
     loads("name: warm\nnodes: [{name: n1}]\n", "warm.yaml")  # pydantic builds its validators now
-    for module in ("up", "status", "test", "plan", "down", "impair"):
+    for module in ("up", "status", "test", "plan", "down", "impair", "watch"):
         import_module(f"podnet.cli.{module}_command")
 
 

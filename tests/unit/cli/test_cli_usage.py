@@ -21,7 +21,7 @@ from podnet.errors import PodnetError
 from podnet.lab import record
 
 COMMANDS = list(command_line._COMMANDS)
-HEAVY = {"pyroute2", "scapy", "pydantic", "yaml", "rich", "netaddr"}
+HEAVY = {"pyroute2", "scapy", "pydantic", "yaml", "rich", "netaddr", "prometheus_client"}
 GOOD = "name: good\nnodes: [{name: n1}]\npods: [{name: p, node: n1}]\n"
 BAD = "name: bad\nnodes: [{name: n1}]\npods: [{name: p, node: n2}, {name: P, node: n1}]\n"
 

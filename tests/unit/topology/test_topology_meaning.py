@@ -247,6 +247,8 @@ def test_without_a_fabric_subnets_need_no_router() -> None:
         ("http: 8080", {"protocol": "http", "port": 8080}),
         ("connect: 22, verdict: refuse", {"protocol": "connect", "port": 22, "verdict": "refuse"}),
         ("dns: 53", {"protocol": "dns", "port": 53}),
+        ("arp: true", {"protocol": "arp", "port": 0, "families": (4,)}),
+        ("arp: true, family: ipv4, verdict: drop", {"protocol": "arp", "verdict": "drop", "families": (4,)}),
     ],
 )
 def test_what_an_expectation_asks_besides(keys: str, fields: dict[str, object]) -> None:

@@ -331,6 +331,11 @@ ROUTES = [
 EXPECT = [
     ("no protocol", expect("from: web, to: n1").replace("- {", "- «{"), "one of `icmp: true`", ""),
     ("two of the further protocols", expect("from: web, to: n1, http: 80, «dns: 53"), "found 2", ""),
+    ("arp by ipv6", expect("from: web, to: n1, arp: true, family: «ipv6"), "`arp` is of IPv4, and `family` is ipv6", "nd: true"),
+    ("nd without ipv6", expect("from: web, to: n1, «nd: true"), "`nd` is of IPv6, and the lab has IPv4 only", "arp: true"),
+    ("arp refused", expect("from: web, to: n1, arp: true, verdict: «refuse"), "nobody can refuse `arp`", "`drop`"),
+    ("arp with a port", expect("from: web, to: n1, arp: «80"), "`arp` must be true or false", ""),
+    ("ttl of arp", expect("from: web, to: n1, arp: true, «ttl: 64"), "`ttl` is not measured by `arp`", "icmp"),
     ("fraction of a ms", expect("from: web, to: n1, icmp: true, latencyMs: «0.5"), "a number with a fraction", ""),
     ("http port", expect("from: web, to: n1, http: «0"), "`http` must be from 1 to 65535, found 0", ""),
     ("ttl of a drop", expect("from: web, to: n1, icmp: true, verdict: drop, «ttl: 62"), "`verdict` is drop", "take"),
