@@ -25,7 +25,8 @@ PROTOCOLS = ("icmp", "tcp", "udp")
 
 # What the model can be asked by besides: more of the same truth, at more cost.
 FURTHER = ("sctp", "connect", "http", "dns", "arp", "nd")
-_CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp"}
+# What the file asks comes along with what the model is asked by: else it would be left out unless somebody names it.
+_CARRIER = {"connect": "tcp", "http": "tcp", "dns": "udp", "sctp": "icmp", "arp": "icmp", "nd": "icmp"}
 
 
 def derive(
@@ -39,7 +40,8 @@ def derive(
 
     An entry of ``expect`` replaces the check with the same sender, receiver, protocol, port and IP version.
     ICMP and a TCP or UDP entry without a port stand for the model's own check; a port is a check of its own.
-    Conversations of the file (``connect``, ``http``, ``dns``) come along with the protocol that carries them.
+    Conversations of the file (``connect``, ``http``, ``dns``) come along with the protocol that carries them, its
+    ``sctp``, ``arp`` and ``nd`` with ICMP.
     ``senders`` and ``receivers`` keep those between these names only.
     """
     model = _Model(lab, protocols, senders, receivers)

@@ -34,6 +34,7 @@ def test_a_file_expects_who_answers_on_a_link_and_who_does_not(tmp_path: Path) -
     assert found["node1", "web", "nd"]["origin"] == "model"
     junit = podnet("test", "lab", "--protocol", "nd", "-o", "junit")
     assert '<testsuite name="lab.nd.ipv6" tests="14" failures="2" errors="0">' in junit.out
-    # Without being asked for, they are not.
-    plain = succeeds("test", "lab", "-o", "json").json["results"]
-    assert {each["protocol"] for each in plain} == {"icmp", "tcp", "udp"}
+    # Without --protocol, what the file asks is asked, and no more.
+    plain = [each for each in podnet("test", "lab", "-o", "json").json["results"] if each["protocol"] in ("arp", "nd")]
+    assert len(plain) == 2 + 6
+    assert {each["origin"] for each in plain} == {"file"}
