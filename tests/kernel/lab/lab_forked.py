@@ -70,11 +70,17 @@ def _child(argv: list[str], env: Mapping[str, str], out: int, err: int) -> NoRet
 
 @cache
 def _import_everything() -> None:
-    """What commands import when they need it, too: pytest, which rewrites modules, makes that dear."""
+    """What commands import when they need it, too; as they are: pytest would rewrite and compile all of podnet anew."""
     import podnet
+
+    finders = sys.meta_path
+    sys.meta_path = [finder for finder in finders if not type(finder).__module__.startswith("_pytest.")]
+    try:
+        for module in walk_packages(podnet.__path__, "podnet."):
+            if not module.name.endswith("__main__"):
+                import_module(module.name)
+    finally:
+        sys.meta_path = finders
     from podnet.topology.load import loads
 
     loads("name: warm\nnodes: [{name: n1}]\n", "warm.yaml")  # pydantic builds its validators now
-    for module in walk_packages(podnet.__path__, "podnet."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
