@@ -39,7 +39,7 @@ _SYSCTLS = (
     "net/ipv6/neigh/default/gc_thresh3",
     "net/core/devconf_inherit_init_net",
 )
-_SETTLES_WITHIN = 5.0  # seconds: the kernel takes namespaces apart in the background
+_SETTLES_WITHIN = 30.0  # seconds: the kernel takes namespaces apart in the background, all of a machine in turn
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Case", "Delegate", "error_of", "told"]
 
-_SETTLES_WITHIN = 4.0  # seconds: the kernel takes apart what was in a deleted namespace in the background
-_SETTLES_SOON = 0.5  # where no namespace was deleted
+_TAKEN_APART_WITHIN = 30.0  # seconds: the kernel takes deleted namespaces apart in the background, one worker for all
+_SETTLES_WITHIN = 0.5  # seconds
 _DELEGATE = "podnet-conform-delegate"
 _SKIPPED = (netns.NETNS_DIR, f"{WORK_DIR}/delegate")
 _NOT_STATE = ("-wal", "-shm", "-journal", ".log", ".jsonl")
@@ -47,7 +48,7 @@ class Case:
         self.changes: dict[str, Any] = {}
         self.cni_path = list(subject.cni_path)
         self._attachments = 0
-        self._left = False
+        self._leaving: list[str] = []
         if "{{uplink}}" in json.dumps(self.profile.conf):
             netns.create("outside")
             self.tool("ip", "link", "add", UPLINK, "up", "type", "veth", "peer", "name", "uplink0", "netns", "outside")
@@ -121,8 +122,13 @@ class Case:
         }
 
     def leave(self, sandbox: Sandbox) -> None:
-        """The container is gone, and its network namespace with it."""
-        self._left = True
+        """The container is gone, and its network namespace with it.
+
+        The end of a pair whose other end is in there shows when the kernel has taken the namespace apart.
+        """
+        end = f"vconfend{len(self._leaving)}"
+        self.tool("ip", "link", "add", end, "type", "veth", "peer", "name", end, "netns", sandbox.namespace)
+        self._leaving.append(end)
         netns.delete(sandbox.namespace)
 
     # Asking the plugin
@@ -351,7 +357,10 @@ class Case:
         return [line for line in gone if "vconf" not in line]
 
     def _settled(self, before: Snapshot, changes: Any) -> list[str]:
-        deadline = time.monotonic() + (_SETTLES_WITHIN if self._left else _SETTLES_SOON)
+        deadline = time.monotonic() + _TAKEN_APART_WITHIN
+        while {name for _, name in socket.if_nameindex()}.intersection(self._leaving) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        deadline = time.monotonic() + _SETTLES_WITHIN
         while True:
             left: list[str] = changes(self.host())
             if not left or time.monotonic() > deadline:

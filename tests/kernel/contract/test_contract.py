@@ -362,7 +362,7 @@ def test_what_goes_along(
 
 def _settle(kernel: Kernel, gone: tuple[KernelObject, ...]) -> None:
     """A namespace is taken apart in the background: the far ends of its pairs go a little later."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while state(*gone).keys() & observed(kernel, TABLE).keys() and time.monotonic() < deadline:
         time.sleep(0.01)
 

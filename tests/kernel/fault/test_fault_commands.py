@@ -39,7 +39,7 @@ def pairs(some: set[str], others: set[str]) -> set[str]:
 
 def as_before(before: dict[str, Snapshot]) -> None:
     """Nothing at all is other than before; the kernel tells a carrier that came back up to a second later."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while (found := differences(before, snapshots("lab"))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found == []

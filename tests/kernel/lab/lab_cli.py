@@ -6,22 +6,17 @@ import copy
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from lab_forked import run_forked
 
 PODNET = [sys.executable, "-m", "podnet"]
 TOPOLOGIES = Path(__file__).parents[3] / "topologies"
-
-_EMULATED = 5  # how much more time a command may take under software emulation
 
 # Labs that need what not every kernel has: tests/vm brings them up.
 SECOND_TIER = ("ipip", "wireguard")
@@ -51,76 +46,30 @@ def podnet(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float = 60,
+    timeout: float = 120,
 ) -> Done:
-    """Run podnet as a user does. Nobody ever sees a traceback, or an error that podnet did not foresee."""
-    if os.environ.get("PODNET_VM") == "1" and stdin is None and cwd is None:
-        found = _forked([str(each) for each in arguments], env or {}, timeout * _EMULATED)
-        assert "Traceback" not in found.text, found.text
-        assert "unexpected " not in found.err, found.err
-        return found
-    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    done = subprocess.run(
-        [*PODNET, *map(str, arguments)],
-        capture_output=True,
-        env=os.environ | (env or {}),
-        cwd=cwd,
-        timeout=timeout,
-        check=False,
-        **given,
-    )
-    found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    """Run podnet as a user does. Nobody ever sees a traceback, or an error that podnet did not foresee.
+
+    In a child of this process, which has podnet's modules; what is given input or another folder, from the executable
+    on: that must work as well, and hundreds of commands need not import the same for it.
+    """
+    if stdin is None and cwd is None:
+        found = Done(*run_forked([str(each) for each in arguments], env or {}, timeout))
+    else:
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        done = subprocess.run(
+            [*PODNET, *map(str, arguments)],
+            capture_output=True,
+            env=os.environ | (env or {}),
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+            **given,
+        )
+        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in found.text, found.text
     assert "unexpected " not in found.err, found.err
     return found
-
-
-def _forked(arguments: list[str], env: Mapping[str, str], seconds: float) -> Done:
-    """The same in a child that has all modules already: under software emulation, importing takes most of the time."""
-    _import_everything()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        pid = os.fork()
-        if pid == 0:
-            _child(["podnet", *arguments], env, out.fileno(), err.fileno())
-        deadline = time.monotonic() + seconds
-        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise subprocess.TimeoutExpired(arguments, seconds)
-            time.sleep(0.02)
-        out.seek(0)
-        err.seek(0)
-        return Done(os.waitstatus_to_exitcode(ended[1]), out.read().decode(), err.read().decode())
-
-
-def _child(argv: list[str], env: Mapping[str, str], out: int, err: int) -> NoReturn:
-    code = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - it ends soon
-        sys.argv = argv
-        os.environ.update(env)
-        from podnet.cli import main
-
-        main()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-@cache
-def _import_everything() -> None:
-    from podnet.topology.load import loads
-
-    loads("name: warm\nnodes: [{name: n1}]\n", "warm.yaml")  # pydantic builds its validators now
-    for module in ("up", "status", "test", "plan", "down", "impair", "watch"):
-        import_module(f"podnet.cli.{module}_command")
 
 
 def succeeds(*arguments: str | Path, **options: Any) -> Done:

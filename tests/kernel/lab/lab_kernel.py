@@ -140,7 +140,7 @@ def differences(before: dict[str, Snapshot], after: dict[str, Snapshot]) -> list
     return lines
 
 
-def eventually(true: Callable[[], Any], within: float = 10.0) -> Any:
+def eventually(true: Callable[[], Any], within: float = 30.0) -> Any:
     """The first value that is true; fails after ``within`` seconds."""
     deadline = time.monotonic() + within
     while not (value := true()):

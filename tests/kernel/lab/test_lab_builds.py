@@ -102,7 +102,7 @@ class TestMtu:
         assert link("lab.node1", "eth0")["mtu"] == nodes
         assert {port["mtu"] for port in _ports("lab.underlay", "underlay").values()} == {nodes}
         # The largest packet that fits goes through unfragmented, one byte more does not leave the pod.
-        ping = ("ping", "-c1", "-W2", "-Mdo", "10.244.1.2", "-s")
+        ping = ("ping", "-c1", "-W5", "-Mdo", "10.244.1.2", "-s")
         run("lab.web", *ping, str(pods - 28))
         assert subprocess.run(inside("lab.web", *ping, str(pods - 27)), capture_output=True, check=False).returncode
 
@@ -303,7 +303,7 @@ import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 s = socket.socket(family, socket.SOCK_DGRAM)
 s.bind((sys.argv[1], 5000))
-s.settimeout(5)
+s.settimeout(30)
 print("ready", flush=True)
 print(s.recvfrom(10)[1][0])
 """

@@ -201,7 +201,7 @@ def test_down_ends_exactly_them(tmp_path: Path) -> None:
     with subprocess.Popen(["nsenter", "--net=/run/netns/lab.web", "sleep", "1009"]) as mine:
         started = time.monotonic()
         succeeds("down", "lab")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert set(_of("sleep\x00100").values()) == {"sleep\x001009\x00"}
         assert mine.poll() is None
         mine.kill()

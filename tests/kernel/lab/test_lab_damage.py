@@ -189,7 +189,7 @@ def _damaged_and_repaired(path: Path, what: str, command: str, expected: set[str
     before = snapshots("lab")
     _damage(command)
     # The kernel takes a deleted namespace apart in the background: its cables' other ends go moments later.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while True:
         shown = podnet("status", "--check", "-o", "json")
         named = told(shown.json["drift"])
@@ -208,7 +208,7 @@ def _damaged_and_repaired(path: Path, what: str, command: str, expected: set[str
     made_anew = any(each.startswith(("create namespace", "create veth", "recreate", "create br")) for each in expected)
     without_numbers = _without_interface_numbers if made_anew else dict
     # The kernel's link watcher tells of a carrier that came back up to a second later, and IPv6 waits for it.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := differences(without_numbers(before), without_numbers(snapshots("lab"))):
         if time.monotonic() > deadline:
             break

@@ -306,7 +306,7 @@ def test_many_blocked_paths_cost_one_quiet_period_not_one_each(cluster: Cluster,
     begun = time.monotonic()
     results = run(lab, checks)
     assert {r.observed for r in results} == {"drop"}
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < len(checks) / 3  # one each would be longer than that
 
 
 def test_progress_counts_up_to_all(cluster: Cluster) -> None:

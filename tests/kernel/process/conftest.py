@@ -55,7 +55,7 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
-def wait_until(true: Callable[[], object], seconds: float = 5.0) -> float:
+def wait_until(true: Callable[[], object], seconds: float = 30.0) -> float:
     """Wait until something is so; returns how long that took."""
     began = time.monotonic()
     while not true():
@@ -83,7 +83,7 @@ def _ended(lab: Lab) -> None:
     try:
         for pid in lab.supervisors():
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 30.0
         while time.monotonic() < deadline:
             left = {*lab.supervisors(), *lab.inside(0), *lab.inside(1)}
             if not left:

@@ -206,9 +206,9 @@ def test_200_containers(lab, record_property):
     record_property("ms_per_container", round(each, 2))
     print(f"{each:.2f} ms a container")
     assert {state.state for state in states} == {"running"}
-    assert each < 50
+    assert each < 250  # 5 on two quiet processors
     assert lab.inside() == {state.pid for state in states}
     began = time.monotonic()
     lab.supervisor.shutdown()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     assert lab.inside() == set()

@@ -62,8 +62,8 @@ def test_stop_ends_a_container_and_not_its_neighbours(lab, other_lab):
         one.supervisor.start([one.process(f"web/{name}", "sleep", "1000") for name in ("app", "sidecar")])
     app, sidecar = lab.supervisor.observe()
     began = time.monotonic()
-    lab.supervisor.stop(["web/app", "web/unknown"])
-    assert time.monotonic() - began < 1.0
+    lab.supervisor.stop(["web/app", "web/unknown"], grace=60.0)
+    assert time.monotonic() - began < 30.0, "it waits for what has ended"
     assert not alive(app.pid)
     assert lab.supervisor.observe() == [sidecar]
     assert lab.inside() == {sidecar.pid}
@@ -87,7 +87,7 @@ def test_a_daemon_ends_with_its_container(lab, wait_until, how):
             assert lab.inside() == set()
         case "kill":
             os.kill(supervisor, signal.SIGKILL)
-            wait_until(lambda: not lab.inside(), 1.0)
+            wait_until(lambda: not lab.inside())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_ignores_sigterm_is_killed_after_the_grace(lab, wait_until):
     wait_until(lambda: "up" in text(lab.supervisor.log_path("web/app")))
     began = time.monotonic()
     lab.supervisor.stop(["web/app"], grace=0.5)
-    assert 0.5 <= time.monotonic() - began < 1.5
+    assert 0.5 <= time.monotonic() - began < 15.0
     assert lab.inside() == set()
 
 

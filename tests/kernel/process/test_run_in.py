@@ -133,7 +133,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, text: str) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while text not in self.shown:
             ready, _, _ = select.select([self._terminal], [], [], deadline - time.monotonic())
             assert ready, f"the terminal shows {self.shown!r}"
