@@ -18,6 +18,7 @@ else:
 
 __all__ = ["NamedTuple", "install"]
 
+_TRIED = {(3, 11), (3, 12), (3, 13)}
 _BLANKS = r"[ \t\n\r]*"  # json.decoder.WHITESPACE
 
 
@@ -137,6 +138,8 @@ class _Any:
 
 def install() -> None:
     """Let what is imported from now on find the stand-ins, unless the real modules are there already."""
+    if sys.version_info[:2] not in _TRIED:
+        return
     typing, re = _StandIn("typing"), _StandIn("re")
     typing.__dict__.update(
         TYPE_CHECKING=False,

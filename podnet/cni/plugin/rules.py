@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from podnet.cni.plugin.part import Rules
     from podnet.ipam.book import Element
 
+_TRIES = 5
+
 __all__ = ["add", "delete", "delete_tables", "lacking", "put_back"]
 
 
@@ -48,11 +50,17 @@ def put_back(machine: Machine, elements: Sequence[Element]) -> None:
 
 
 def _delete(machine: Machine, element: Element) -> None:
-    try:
-        machine.nft_removal(_commands("delete", [element._replace(value="")]))
-    except KernelError:
-        if _listed(machine, element) is not None:
-            raise
+    """Delete one element; no error if it is gone, also where another's removal puts it back for us at that moment."""
+    for tries in reversed(range(_TRIES)):
+        try:
+            machine.nft_removal(_commands("delete", [element._replace(value="")]))
+        except KernelError:
+            if _listed(machine, element) is None:
+                return
+            if not tries:
+                raise
+        else:
+            return
 
 
 def delete_tables(machine: Machine, tables: Iterable[str]) -> None:
