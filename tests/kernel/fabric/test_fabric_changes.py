@@ -63,11 +63,14 @@ def test_a_node_that_gets_another_address(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6", "dual"])
 def test_from_one_fabric_to_another_and_back(family: str, tmp_path: Path) -> None:
-    for fabric in ("host-gw", "vxlan", "host-gw"):
+    for fabric in ("host-gw", "vxlan", "bgp", "host-gw"):
         succeeds("up", write(tmp_path, topology(fabric, family, "two subnets")))
         clean()
         proved()
     assert "podnet-vxlan" not in run("lab.node1", "ip", "link")
+    assert list(Path("/run/podnet/labs/lab").glob("bird/*")) == []
+    argv = ["ps", "-eo", "comm"]
+    assert "bird" not in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
 
 
 DAMAGE = [

@@ -44,3 +44,9 @@ def test_examples_of_errors_show_the_real_output(text: str, output: str) -> None
 def test_there_are_examples_of_both() -> None:
     assert sum(bool(output) for _, output in BLOCKS) == 3
     assert len(BLOCKS) == 7
+
+
+def test_every_lab_is_in_the_readme() -> None:
+    root = Path(__file__).parents[3]
+    told = (root / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in sorted((root / "topologies").glob("*.yaml")) if f"`{path.name}`" not in told] == []
