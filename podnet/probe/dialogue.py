@@ -58,6 +58,11 @@ class _Talk:
         self.peer = ""
 
 
+def _is_asked(talk: _Talk) -> bool:
+    """Whether a program was asked by TCP, and has not answered yet."""
+    return talk.said and not talk.speech.own and talk.speech.kind == socket.SOCK_STREAM
+
+
 class Dialogue:
     """All conversations of a run; use it by ``with``."""
 
@@ -85,14 +90,15 @@ class Dialogue:
         groups = self._session.talks
         for number in range(_ROUNDS):
             last = number == _ROUNDS - 1
+            going_on = {talk.index for talk in self._talks.values()}
             for (kind, source), indexes in groups.items():
-                silent = [index for index in indexes if not self._ledger.state[index]]
+                silent = [index for index in indexes if not self._ledger.state[index] and index not in going_on]
                 for at in range(0, len(silent), _AT_ONCE):
                     self._begin(self._session.checks.kinds[kind], source, silent[at : at + _AT_ONCE])
                     self._hear(0)
                     if len(self._talks) + len(self._spoken) > 2 * _AT_ONCE:
                         self._settle(_LEAST_QUIET)
-            self._settle(self._timeout if last else _LEAST_QUIET)
+            self._settle(self._timeout if last else _LEAST_QUIET, keep=not last)
         for indexes in groups.values():
             for index in indexes:
                 if not self._ledger.state[index]:
@@ -223,14 +229,21 @@ class Dialogue:
 
     # -- both sides -----------------------------------------------------------------------------------------------
 
-    def _settle(self, quiet: float) -> None:
+    def _settle(self, quiet: float, *, keep: bool = False) -> None:
+        """Hear until nothing came for so many seconds, and close what is open then.
+
+        ``keep`` keeps connections to programs that have been asked: TCP repeats by itself what is lost, and a second
+        question would make a slow program no faster.
+        """
         until = time.monotonic() + quiet
         while (self._talks or self._spoken) and (left := until - time.monotonic()) > 0:
             if self._hear(left):
                 until = time.monotonic() + quiet
+        kept = {fd: talk for fd, talk in self._talks.items() if keep and _is_asked(talk)}
         for talk in (*self._talks.values(), *self._spoken.values()):
-            talk.sock.close()  # which takes it out of epoll's set
-        self._talks.clear()
+            if talk.sock.fileno() not in kept:
+                talk.sock.close()  # which takes it out of epoll's set
+        self._talks = kept
         self._spoken.clear()
 
     def _hear(self, wait: float) -> bool:

@@ -355,10 +355,8 @@ class Exchange:
         while (left := until - time.monotonic()) > 0:
             if not self._ledger.state.count(0, 0, self._total):
                 break
-            if self._read(left, self._reader):
-                self._last_news = time.monotonic()
-                if not whole:
-                    until = self._last_news + quiet
+            if self._read(left, self._reader) and not whole:
+                until = time.monotonic() + quiet
             self._report()
         # The last answer may have been read before the request that it answers, from another capture.
         self._read(0, self._reader)
@@ -379,6 +377,8 @@ class Exchange:
             else:
                 reader.echo.answer(number)
                 news = True
+        if news:
+            self._last_news = time.monotonic()
         return news
 
     def _report(self) -> None:

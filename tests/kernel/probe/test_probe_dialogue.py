@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from probe_cluster import Cluster, Rules, inside
@@ -21,8 +22,8 @@ BOTH = pytest.mark.parametrize("version", [4, 6])
 EACH = pytest.mark.parametrize("protocol", ["connect", "http", "dns"])
 
 
-def only(cluster: Cluster, check: Check) -> Result:
-    [result] = run(cluster.lab(), [check], timeout=0.3)
+def only(cluster: Cluster, check: Check, timeout: float = 0.3) -> Result:
+    [result] = run(cluster.lab(), [check], timeout=timeout)
     return result
 
 
@@ -127,7 +128,7 @@ def test_a_programs_port_answers_in_its_protocol_or_not(
     cluster: Cluster, version: int, protocol: str, kind: int, answer: bytes, observed: str, detail: str
 ) -> None:
     with served(cluster.netns("p2-1"), version, kind, answer) as port:
-        result = only(cluster, on_port(protocol, version, port, observed))
+        result = only(cluster, on_port(protocol, version, port, observed), timeout=10)
     assert (result.observed, result.passed, result.detail) == (observed, True, detail)
 
 
@@ -142,3 +143,29 @@ def test_a_listener_with_a_full_backlog_is_not_reached(cluster: Cluster) -> None
                 each.setblocking(False)
                 each.connect_ex(("10.244.2.2", port))
             assert only(cluster, on_port("connect", 4, port)).observed == "drop"
+
+
+def test_a_slow_program_is_asked_once(cluster: Cluster) -> None:
+    """It takes one connection, and answers when others would have been asked three times."""
+    asked: list[bytes] = []
+    with entered(cluster.netns("p2-1")):
+        sock = socket.socket()
+    with sock:
+        sock.settimeout(30)
+        sock.bind(("0.0.0.0", 0))
+        sock.listen()
+
+        def serve() -> None:
+            accepted, _ = sock.accept()
+            with accepted:
+                asked.append(accepted.recv(2048))
+                time.sleep(0.5)  # that is what slow means
+                with suppress(OSError):
+                    accepted.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        result = only(cluster, on_port("http", 4, sock.getsockname()[1]), timeout=20)
+        thread.join()
+    assert (result.observed, result.passed) == ("reach", True)
+    assert len(asked) == 1
