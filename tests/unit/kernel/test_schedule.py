@@ -46,19 +46,38 @@ def stage(op: Op) -> int:
             return 2
         case "add", Bridge():
             return 3
-        case "add", Veth():
-            return 4
         case _, NftTable():
-            return 6
+            return 5
         case _, Process():
-            return 7
-    return 5  # inside namespaces
+            return 6
+    return 4  # pairs, and inside namespaces
 
 
 def test_stages_follow_each_other() -> None:
     stages = [stage(op) for op in up()]
     assert stages == sorted(stages)
-    assert set(stages) == {1, 2, 3, 4, 5, 6, 7}
+    assert set(stages) == {1, 2, 3, 4, 5, 6}
+
+
+def test_a_namespace_is_completed_as_soon_as_its_links_are_there_and_a_bridge_after_its_ports() -> None:
+    ops = up()
+    made = [number for number, op in enumerate(ops) if op.verb == "add" and isinstance(op.object, Veth)]
+    bridged = {op.object.netns for op in ops if op.verb == "add" and isinstance(op.object, Bridge)}
+    early = 0
+    for netns in {op.object.netns for op in ops}:
+        touching = [at for at in made if netns in {ops[at].object.netns, ops[at].peer and ops[at].peer.netns}]
+        inside = [at for at, op in enumerate(ops) if op.object.netns == netns and stage(op) == 4 and at not in made]
+        if not touching or not inside:
+            continue
+        assert inside[0] > touching[-1]
+        if netns in bridged:
+            assert inside[0] > made[-1]
+        else:
+            # Nothing is in between but the rest of that send, and what others do that are complete as well.
+            between = range(touching[-1], inside[0])
+            assert {ops[at].object.netns for at in between if at in made} == {ops[touching[-1]].object.netns}
+            early += inside[0] < made[-1]
+    assert early
 
 
 def test_deletions_come_before_additions() -> None:
@@ -73,7 +92,7 @@ def test_deletions_come_before_additions() -> None:
 
 
 def test_inside_a_namespace_all_is_together_and_in_order() -> None:
-    inside = [op for op in up() if stage(op) == 5]
+    inside = [op for op in up() if stage(op) == 4 and not (op.verb == "add" and isinstance(op.object, Veth))]
     visits = [op.object.netns for i, op in enumerate(inside) if i == 0 or inside[i - 1].object.netns != op.object.netns]
     assert len(visits) == len(set(visits)), "a namespace is visited once"
     order = ["sysctl", "loopback", "veth", "bridge", "address", "neighbours", "route"]
