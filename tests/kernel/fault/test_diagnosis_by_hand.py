@@ -38,6 +38,11 @@ def _nft(family: str, hook: str, rule: str, netns: str = "lab.node1") -> str:
 
 _PIN = "ip -n lab.node1 neigh replace 10.244.0.2 dev podnet0 lladdr 0a:58:0a:f4:00:02 nud permanent"
 
+_ARP_IGNORED = (
+    "ip netns exec lab.api sysctl -qw net.ipv4.conf.eth0.arp_ignore=8; "
+    "ip -n lab.web neigh flush all; ip -n lab.api neigh flush all"
+)
+
 # What somebody does, its undoing, the pair that is asked about, and (kind of the cause, namespace); "" is unknown.
 DAMAGE: list[tuple[str, str, str, tuple[str, str, str], tuple[str, str]]] = [
     ("a bridge is down", "ip -n lab.node1 link set podnet0 down",
@@ -65,7 +70,8 @@ DAMAGE: list[tuple[str, str, str, tuple[str, str, str], tuple[str, str]]] = [
      "ip -n lab.node1 rule del to 10.244.1.2 prohibit", ("web", "db", "icmp"), ("prohibit-route", "lab.node1")),
     ("a wider blackhole", "ip -n lab.node1 route add blackhole 10.244.1.0/28",
      "ip -n lab.node1 route del blackhole 10.244.1.0/28", ("web", "db", "icmp"), ("blackhole-route", "lab.node1")),
-    ("arp_ignore", "ip netns exec lab.api sysctl -qw net.ipv4.conf.eth0.arp_ignore=8; ip -n lab.web neigh flush all",
+    # api forgets, too: a probe for what it knows of web would tell its own address.
+    ("arp_ignore", _ARP_IGNORED,
      "ip netns exec lab.api sysctl -qw net.ipv4.conf.eth0.arp_ignore=0", ("web", "api", "icmp"),
      ("arp-ignored", "lab.api")),
     ("the pod's MAC changed under a pinned entry",
