@@ -23,7 +23,7 @@ OWN = Path(__file__).parents[3] / "cni"
 SLOW = """#!/bin/sh
 if [ "$CNI_COMMAND" = ADD ]; then
   case $WHEN in before) ;; *) exec 3>&1; /usr/lib/cni/bridge >&3 || exit 1 ;; esac
-  echo called >>{said}
+  echo $$ >>{said}
   read word <{word}
   [ "$WHEN" = before ] || exit 0
 fi
@@ -185,10 +185,11 @@ def test_killed_while_a_plugin_works(when: str, then: str, tmp_path: Path) -> No
     topology["networking"]["cniPath"] = ["bin", str(REFERENCE)]
     path = write(tmp_path, topology)
     with subprocess.Popen([*PODNET, "up", str(path)], env=os.environ | {"WHEN": when}, stdin=subprocess.DEVNULL) as up:
-        eventually(said.exists)
+        plugin = eventually(lambda: said.exists() and said.read_text().strip())
         up.send_signal(signal.SIGKILL)
     with word.open("w") as file:  # the plugin outlives its caller, and ends
         file.write("go on\n")
+    eventually(lambda: not Path(f"/proc/{plugin}").exists())
     (plugins / "slow").write_text("#!/bin/sh\nexec /usr/lib/cni/bridge\n")
     if then == "up":
         assert podnet("status", "--check").code == 1
