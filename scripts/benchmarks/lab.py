@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
-from stopwatch import PODNET, ROOT, say, timed
+from stopwatch import PODNET, ROOT, rest, say, timed
 
 NODES = 10
 NAME = "bench"
@@ -142,6 +142,7 @@ def turn(
         ("floor", (floor, "up", str(NODES), str(size)), (floor, "down", str(NODES), str(size))),
         ("podnet", (PODNET, "up", file), (PODNET, "down", NAME)),
     ):
+        rest()
         times.setdefault(f"{who}_up", []).append(timed(*up))
         if count:
             made[who] = objects()
