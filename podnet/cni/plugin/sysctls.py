@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
+from podnet.errors import KernelError
 from podnet.ipam.ledger import boot_id
 from podnet.kernel.objects import Sysctl
 from podnet.kernel.schedule import Op
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from podnet.ipam.book import Book, Noted, Setting
 
 __all__ = ["put_back", "to_set", "with_before"]
+
+_GONE = {errno.ENOENT, errno.ENODEV}  # a link's sysctls go with it, also between a look and a write
 
 
 def to_set(setting: Setting) -> Op:
@@ -41,12 +45,12 @@ def put_back(machine: Machine, book: Book, struck: Iterable[Noted]) -> None:
     """
     boot = boot_id()
     left = {each.name: each for part in struck if part.boot_id == boot for each in part.settings}
-    machine.apply(
-        [
-            to_set(each._replace(value=each.before))
-            for each in left.values()
-            if each.before not in ("", each.value)
-            and book.before(each.name) is None
-            and machine.sysctl(each.name) == each.value
-        ]
-    )
+    for each in left.values():
+        if each.before in ("", each.value) or book.before(each.name) is not None:
+            continue
+        if machine.sysctl(each.name) == each.value:
+            try:
+                machine.apply([to_set(each._replace(value=each.before))])
+            except KernelError as error:
+                if error.errno not in _GONE:
+                    raise
