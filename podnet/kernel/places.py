@@ -111,8 +111,29 @@ class Places:
             self._index[link.netns, link.name] = index
         return index
 
+    def reserve_pair(self, near: Veth, far: Veth) -> tuple[int, int]:
+        """The indexes of both ends, which differ: of a pair with one index the kernel tells late that it has a carrier.
+
+        It takes such an end for a link that stands on nothing, and lets it wait for up to a second
+        (linkwatch_urgent_event); until then a bridge does not forward to it.
+        """
+        here = self.reserve(near) or self._beyond(near)
+        there = self.reserve(far) or self._beyond(far)
+        if here and here == there:
+            there = self.reserve(far) or self._beyond(far)
+        # The kernel takes both, or chooses both itself.
+        return (here, there) if here and there else (0, 0)
+
+    def _beyond(self, link: Veth) -> int:
+        """An index above all that were seen in a namespace of the lab that was there before; 0 where none was seen."""
+        seen = [index for (name, _), index in self._index.items() if name == link.netns] if link.netns else []
+        if not seen:
+            return 0
+        index = self._index[link.netns, link.name] = max(*seen, _FIRST_INDEX - 1) + 1
+        return index
+
     def numbered(self, op: Op) -> bool:
-        """Whether both ends of a new pair got their index here."""
+        """Whether both ends of a new pair are in namespaces that were made here, so that their indexes are known."""
         return op.peer is not None and {op.object.netns, op.peer.netns} <= self._next.keys()
 
     def learn(self, name: str, veths: list[Op]) -> None:

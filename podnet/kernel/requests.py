@@ -73,7 +73,7 @@ def maker(places: Places, op: Op, stack: ExitStack) -> Message:
         raise KernelError(msg, errno.ENOENT) from None
     stack.callback(os.close, fd)
     master = places.device(near.netns, near.master) if near.master else 0
-    return rtnl.add_veth(near, far, fd, master, (places.reserve(near), places.reserve(far)))
+    return rtnl.add_veth(near, far, fd, master, places.reserve_pair(near, far))
 
 
 def finish(link: Bridge | Veth | Tunnel) -> list[Message]:

@@ -83,6 +83,16 @@ def namespaces_of(lab: str) -> list[str]:
     return sorted(name for name in namespaces() if name.startswith(f"{lab}."))
 
 
+def pairs_with_one_index(lab: str) -> list[str]:
+    """Ends of pairs that have the index of the other end: the kernel says late, by up to a second, that they are up."""
+    return [
+        f"{link['ifname']} in {netns}"
+        for netns in namespaces_of(lab)
+        for link in ip(netns, "link")
+        if link.get("link_index") == link["ifindex"]
+    ]
+
+
 def snapshot(netns: str) -> Snapshot:
     """All that the kernel tells of one namespace, interface indexes and MACs included."""
     script = f"\necho; echo '{_BETWEEN}';\n".join([*_LOOKS.values(), _SYSCTLS])

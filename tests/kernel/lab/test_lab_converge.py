@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from lab_cli import Topology, changed, clean, named, planned, podnet, proved, succeeds, target, told, two_nodes, write
-from lab_kernel import addresses, differences, snapshots
+from lab_kernel import addresses, differences, pairs_with_one_index, snapshots
 
 pytestmark = pytest.mark.kernel
 
@@ -197,6 +197,7 @@ def test_pods_keep_their_addresses_when_others_come_and_go(tmp_path: Path) -> No
         "b": ["10.244.0.2/24"],
         "a": ["10.244.0.4/24"],
     }
+    assert pairs_with_one_index("lab") == []
     clean()
     proved()
 

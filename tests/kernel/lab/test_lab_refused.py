@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from lab_cli import PODNET, Topology, changed, clean, named, podnet, proved, succeeds, two_nodes, write
-from lab_kernel import differences, namespaces, snapshot
+from lab_kernel import differences, namespaces, pairs_with_one_index, snapshot
 
 pytestmark = pytest.mark.kernel
 
@@ -71,6 +71,7 @@ def test_then_up_of_a_mended_file_completes_it(
     _refused(path, named_thing)  # nothing became worse
     write(tmp_path, two_nodes())
     succeeds("up", path)
+    assert pairs_with_one_index("lab") == []
     clean()
     proved()
 
