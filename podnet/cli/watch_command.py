@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import json
 import signal
 import sys
 import threading
-import time
-from collections import deque
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +14,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from podnet.cli.watch_printer import Printer
     from podnet.lab.record import Record
     from podnet.model.lab import Lab
     from podnet.probe.watch.flow import Flow
-    from podnet.probe.watch.report import Event
     from podnet.probe.watch.watcher import Watcher
     from podnet.report.metrics import Metrics
 
@@ -30,9 +27,6 @@ __all__ = ["command"]
 # 12,000 what was held on a machine where ten others wanted the same two processors.
 _MOST, _MANY = 25_000, 10_000
 _LOOK = 0.05  # seconds between two looks at what there is to print
-_REFRESH = 0.5
-_EVENTS = 6
-_LISTED = 12  # flows that each have a line of their own in every interval
 
 
 class Endpoint(NamedTuple):
@@ -144,6 +138,7 @@ def command(
     """
     import secrets
 
+    from podnet.cli.watch_printer import printer_of
     from podnet.lab import record
     from podnet.probe.stamp import Run
     from podnet.probe.watch.watcher import Plan, Watcher
@@ -174,7 +169,7 @@ def command(
             shown = f"[{served.address}]" if ":" in served.address else served.address
             click.echo(f"podnet: metrics on http://{shown}:{served.port}/metrics", err=True)
         stack.enter_context(_stopped_by_signals(watcher))
-        _follow(watcher, _printer(output, watcher, entry.name, rate))
+        _follow(watcher, printer_of(output, watcher, f"{entry.name}: {rate:g} probes/s each; Ctrl-C ends"))
     if fail_on_loss and any(sample.counts.lost for sample in watcher.samples):
         sys.exit(1)
 
@@ -250,7 +245,7 @@ def _stopped_by_signals(watcher: Watcher) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _follow(watcher: Watcher, printer: _Printer) -> None:
+def _follow(watcher: Watcher, printer: Printer) -> None:
     """Have the watch work in a thread of its own, and print here what it tells, until it ends."""
     problems: list[BaseException] = []
 
@@ -282,108 +277,3 @@ def _follow(watcher: Watcher, printer: _Printer) -> None:
     if problems:
         raise problems[0]
     printer.end()
-
-
-def _printer(output: str, watcher: Watcher, name: str, rate: float) -> _Printer:
-    if output == "json":
-        return _Json(watcher)
-    if sys.stdout.isatty():
-        return _Table(watcher, f"{name}: {rate:g} probes/s each; Ctrl-C ends")
-    return _Lines(watcher)
-
-
-class _Printer:
-    """Prints what there is since it was last asked."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        # Imported before the first probe is due: it would be late for it.
-        from podnet.report import watch
-
-        self._watcher, self._report = watcher, watch
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self) -> None:
-        raise NotImplementedError
-
-    def end(self) -> None:
-        raise NotImplementedError
-
-
-class _Json(_Printer):
-    def show(self) -> None:
-        watcher = self._watcher
-        while watcher.events:
-            self._print(self._report.event_json(watcher.events.popleft()))
-        while watcher.intervals:
-            for interval in watcher.intervals.popleft():
-                self._print(self._report.interval_json(interval))
-        sys.stdout.flush()
-
-    def end(self) -> None:
-        self.show()
-        for sample in self._watcher.samples:
-            self._print(self._report.summary_json(sample))
-
-    def _print(self, value: dict[str, object]) -> None:
-        sys.stdout.write(json.dumps(value, separators=(",", ":")) + "\n")
-
-
-class _Lines(_Printer):
-    def show(self) -> None:
-        watcher = self._watcher
-        while watcher.events:
-            event = watcher.events.popleft()
-            if event.kind != "behind":  # the interval's line says how many
-                click.echo(self._report.event_line(event))
-        while watcher.intervals:
-            told = watcher.intervals.popleft()
-            plain = len(told) > _LISTED
-            for interval in told:
-                if not plain or interval.counts.lost or interval.gone or interval.open_ms:
-                    click.echo(self._report.interval_line(interval))
-            if plain:
-                click.echo(self._report.total_line(told))
-
-    def end(self) -> None:
-        self.show()
-        click.echo("\n" + "\n".join(self._report.summary_lines(self._watcher.samples)))
-
-
-class _Table(_Lines):
-    def __init__(self, watcher: Watcher, title: str) -> None:
-        from rich.live import Live
-
-        from podnet.report.watch_table import live_table
-
-        super().__init__(watcher)
-        self._live, self._table, self._title = Live(auto_refresh=False, transient=True), live_table, title
-        self._last: deque[Event] = deque(maxlen=_EVENTS)
-        self._drawn = 0.0
-
-    def __enter__(self) -> None:
-        self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self) -> None:
-        watcher = self._watcher
-        watcher.intervals.clear()
-        while watcher.events:
-            self._last.append(watcher.events.popleft())
-        if time.monotonic() - self._drawn >= _REFRESH and watcher.samples:
-            self._drawn = time.monotonic()
-            height = self._live.console.height
-            self._live.update(self._table(watcher.samples, self._last, height, self._title), refresh=True)
-
-    def end(self) -> None:
-        watcher = self._watcher
-        self._last.extend(watcher.events)
-        for event in self._last:
-            click.echo(self._report.event_line(event))
-        click.echo("\n".join(self._report.summary_lines(watcher.samples)))
