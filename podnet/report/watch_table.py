@@ -33,16 +33,19 @@ def live_table(samples: Sequence[Sample], events: Iterable[Event], height: int, 
         last.insert(0, Text(f"... and {len(samples) - len(shown)} flows more"))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("flow", no_wrap=True)
-    for name in ("sent", "received", "lost", "loss now", "longest", "late", "reord.", "dup.", "p50", "p99", "max ms"):
+    # 80 columns hold all but what is rare: that has columns only when there is any.
+    rare = any(each.counts.late or each.counts.reordered or each.counts.duplicates for each in samples)
+    names = ("late", "reord.", "dup.") if rare else ()
+    for name in ("sent", "received", "lost", "loss now", "longest", *names, "p50", "p99", "max ms"):
         table.add_column(name, justify="right")
     for sample in shown:
         counts, ok = sample.counts, sample.answers > 0
         times = [f"{at / 1e6:.3f}" if ok else "-" for at in sample.times]
         state = f"{sample.open_ms:.0f} ms" if sample.open_ms else "gone" if sample.gone else "-"
+        more = [str(each) for each in (counts.late, counts.reordered, counts.duplicates)] if rare else []
         table.add_row(
             str(sample.flow), str(counts.sent), str(counts.received), str(counts.lost), state,
-            f"{sample.longest_ms:.0f} ms" if sample.longest_ms else "-", str(counts.late), str(counts.reordered),
-            str(counts.duplicates), times[0], times[2], times[3],
+            f"{sample.longest_ms:.0f} ms" if sample.longest_ms else "-", *more, times[0], times[2], times[3],
             style="red" if sample.open_ms or sample.gone else "yellow" if counts.lost else None,
         )  # fmt: skip
     return Group(table, *last)

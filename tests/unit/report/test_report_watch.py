@@ -70,6 +70,13 @@ def test_the_table_shows_what_loses_first_where_not_all_fits() -> None:
     assert f"... and {50 - shown} flows more" in lines
 
 
+def test_80_columns_cut_nothing_off() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80, height=20).print(live_table([sample(17, lost=5, open_ms=5000)], [], 20, "title"))
+    assert "…" not in out.getvalue()
+    assert "4.500" in out.getvalue()
+
+
 def test_metrics_are_what_prometheus_reads() -> None:
     with (
         Metrics("127.0.0.1", 0, lambda: [sample(1, lost=3, open_ms=1500)]) as served,
