@@ -36,7 +36,7 @@ def live_table(samples: Sequence[Sample], events: Iterable[Event], height: int, 
     # 80 columns hold all but what is rare: that has columns only when there is any.
     rare = any(each.counts.late or each.counts.reordered or each.counts.duplicates for each in samples)
     names = ("late", "reord.", "dup.") if rare else ()
-    for name in ("sent", "received", "lost", "loss now", "longest", *names, "p50", "p99", "max ms"):
+    for name in ("sent", "recv.", "lost", "loss", "worst", *names, "p50", "p99", "max ms"):
         table.add_column(name, justify="right")
     for sample in shown:
         counts, ok = sample.counts, sample.answers > 0
