@@ -315,6 +315,6 @@ def test_without_a_terminal_it_is_lines_and_a_port_in_use_is_told_before_anythin
     # On a terminal there is a table, which is gone in the end.
     shown = on_a_terminal("lab", "--from", "web", "--to", "db", "--duration", "2", "--rate", "20")
     table, _, summary = shown.rpartition("\x1b[?25h")  # the cursor is back
-    assert "loss now" in table
+    assert "worst" in table
     assert "web -> db icmp ipv4" in table
     assert re.search(r"web -> db icmp ipv4: (\d+) sent, \1 received, 0 lost \(0%\)", summary)
