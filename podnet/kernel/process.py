@@ -141,8 +141,8 @@ class Supervisor:
         return log_file(self._directory, name)
 
     def _ask(self, request: dict[str, Any], limit: float) -> dict[str, Any] | None:
-        """One request, one reply; ``None`` where no supervisor lives or it is about to end."""
-        with self._connected() as connection:
+        """One request, one reply; ``None`` where no supervisor lives, or it ends instead of an answer."""
+        with self._connected() as (connection, asked):
             if connection is None:
                 return None
             connection.settimeout(limit)
@@ -159,8 +159,12 @@ class Supervisor:
                 msg = f"the supervisor of {self._directory} did not answer {request['do']!r} in {limit:.0f} s"
                 raise KernelError(msg) from None
         if not answer.endswith(b"\n"):
-            msg = f"the supervisor of {self._directory} ended while it was asked to {request['do']}"
-            raise KernelError(msg)
+            # Its containers end with it, and so is what was asked for by then: nothing runs, nothing is left to stop.
+            self._wait(lambda: self.pid() != asked, _SPAWN_LIMIT)
+            if self.pid() == asked:
+                msg = f"the supervisor of {self._directory} (pid {asked}) hung up when it was asked to {request['do']}"
+                raise KernelError(msg)
+            return None
         reply: dict[str, Any] = json.loads(answer)
         if "error" in reply:
             raise KernelError(reply["error"])
@@ -170,25 +174,25 @@ class Supervisor:
         return reply
 
     @contextmanager
-    def _connected(self) -> Iterator[socket.socket | None]:
-        """A connection to the live supervisor; one that was just started is waited for."""
+    def _connected(self) -> Iterator[tuple[socket.socket | None, int | None]]:
+        """A connection to the live supervisor, and its pid; one that was just started is waited for."""
         deadline = time.monotonic() + _SPAWN_LIMIT
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            while self.pid() is not None:
+            while (pid := self.pid()) is not None:
                 try:
                     connection.connect(f"{self._directory}/{SOCKET}")
                 except (FileNotFoundError, ConnectionRefusedError):
                     if time.monotonic() > deadline:
-                        msg = f"the supervisor of {self._directory} (pid {self.pid()}) does not listen on {SOCKET}"
+                        msg = f"the supervisor of {self._directory} (pid {pid}) does not listen on {SOCKET}"
                         raise KernelError(msg) from None
                     time.sleep(_POLL)
                 except OSError as error:
                     msg = f"cannot ask the supervisor of {self._directory}: {error.strerror or error}"
                     raise KernelError(msg, error.errno or 0) from error
                 else:
-                    yield connection
+                    yield connection, pid
                     return
-            yield None
+            yield None, None
 
     def _spawn(self) -> None:
         """Start a supervisor and wait until it answers or says why not; the loser of a race ends quietly."""

@@ -19,6 +19,7 @@ import fcntl
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from podnet.errors import KernelError
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -I -m podnet.kernel.supervisor DIRECTORY", file=sys.stderr)
         return 2
     if _libc.unshare(_CLONE_NEWPID) != 0:
-        print(f"cannot make a PID namespace: {os.strerror(ctypes.get_errno())}")
+        _say(f"cannot make a PID namespace: {os.strerror(ctypes.get_errno())}")
         return 3
     # This process stays outside; only its next child is in, as number 1. The machine's init takes that one over.
     if os.fork():
@@ -75,18 +76,24 @@ def main(arguments: list[str]) -> int:
             raise KernelError(msg)
         return _supervise(arguments[0])
     except (OSError, KernelError) as error:
-        print(f"{error}", flush=True)
+        _say(f"{error}")
         return 4
+
+
+def _say(what: str) -> None:
+    """Tell the starter, if it still is there: one that was killed meanwhile is no reason to end."""
+    with suppress(BrokenPipeError):
+        os.write(1, f"{what}\n".encode(errors="replace"))
 
 
 def _supervise(directory: str) -> int:
     lock = _locked(directory)
     if lock is None:
-        os.write(1, b"taken\n")
+        _say("taken")
         return 0
     supervision = Supervision(directory, lambda: _is_at(lock, f"{directory}/{LOCK}"))
     log = os.open(f"{directory}/supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    os.write(1, b"ready\n")
+    _say("ready")
     # From here on nobody listens to what is printed; the starter's pipe is closed, and it goes on.
     os.dup2(log, 1)
     os.dup2(log, 2)

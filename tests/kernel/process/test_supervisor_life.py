@@ -149,6 +149,71 @@ def test_shutdown_during_start_leaves_nothing(lab, wait_until, delay):
     assert lab.inside() == set()
 
 
+def test_a_supervisor_whose_starter_was_killed_meanwhile_goes_on(lab, wait_until):
+    listening, told = os.pipe()
+    os.close(listening)  # as the kernel does for whoever was killed
+    try:
+        command = [sys.executable, "-I", "-m", "podnet.kernel.supervisor", lab.directory]
+        assert subprocess.run(command, stdout=told, stderr=subprocess.STDOUT, cwd="/").returncode == 0
+    finally:
+        os.close(told)
+    wait_until(lambda: lab.supervisor.pid() is not None)
+    first = lab.supervisor.pid()
+    lab.supervisor.start([lab.process("web/app", "sleep", "1000")])
+    assert lab.supervisor.pid() == first
+    assert lab.status("web/app").state == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_supervisor_that_ends_while_it_is_asked_is_as_good_as_none(lab, wait_until, number):
+    """It is stopped, so that requests reach it and are never read; then it ends."""
+    lab.supervisor.start([lab.process("web/old", "sleep", "1000")])
+    first = lab.supervisor.pid()
+    os.kill(first, signal.SIGSTOP)
+    seen, errors = {}, []
+
+    def ask(what: str) -> None:
+        try:
+            if what == "start":
+                lab.supervisor.start([lab.process("web/app", "sleep", "1000")])
+            elif what == "stop":
+                lab.supervisor.stop(["web/old"])
+            else:
+                seen["status"] = lab.supervisor.observe()
+        except KernelError as error:
+            errors.append(str(error))
+
+    askers = [threading.Thread(target=ask, args=(what,)) for what in ("start", "stop", "status")]
+    for asker in askers:
+        asker.start()
+    # Each has connected: their ends of the supervisor's socket wait to be accepted.
+    wait_until(lambda: Path("/proc/net/unix").read_text().count(f"{lab.directory}/supervisor.sock") >= 4)
+    os.kill(first, number)
+    os.kill(first, signal.SIGCONT)
+    for asker in askers:
+        asker.join()
+    assert errors == []
+    assert {one.process.name for one in seen["status"]} <= {"web/app", "web/old"}
+    assert lab.supervisor.pid() not in {first, None}
+    assert lab.status("web/app").state == "running"
+    assert [one.process.name for one in lab.supervisor.observe()] == ["web/app"]
+
+
+def test_a_supervisor_that_hangs_up_and_lives_is_named(lab):
+    """As it does on who is not root."""
+    lab.supervisor.start([lab.process("web/app", "sleep", "1000")])
+    os.chmod(lab.directory, 0o755)  # noqa: S103 - what must not help
+    for name in ("supervisor.sock", "supervisor.lock"):
+        os.chmod(f"{lab.directory}/{name}", 0o666)  # noqa: S103
+    code = (
+        "import os, sys; from podnet.kernel import process; os.setuid(65534); process._SPAWN_LIMIT = 0.2; "
+        "process.Supervisor(sys.argv[1]).observe()"
+    )
+    asked = subprocess.run([sys.executable, "-c", code, lab.directory], capture_output=True, text=True)
+    assert f"(pid {lab.supervisor.pid()}) hung up when it was asked to status" in asked.stderr
+    assert lab.status("web/app").state == "running"
+
+
 @pytest.mark.parametrize("what", ["the directory", "the lock file"])
 def test_a_supervisor_whose_directory_is_gone_ends(lab, wait_until, what):
     lab.supervisor.start([lab.process("web/app", "sleep", "1000")])
