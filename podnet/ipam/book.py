@@ -70,6 +70,7 @@ class Book(Ledger):
         """
         row = (*part.owner, part.name, json.dumps(part.data), part.netns, part.inode, part.boot_id)
         with self._errors("write"):
+            self._db.execute("DELETE FROM going WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", row[:4])
             self._db.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             rows = [(*element, *part.owner, part.name) for element in part.elements]
             self._db.executemany("INSERT OR REPLACE INTO element VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -113,19 +114,27 @@ class Book(Ledger):
         with self._errors("read"):
             return [Owner(*row) for row in self._db.execute(query, values)]
 
-    def unshared(self, owner: Owner, elements: Iterable[Element]) -> list[Element]:
-        """Those of the elements that no other attachment has by now."""
-        query = """SELECT 1 FROM element WHERE "table" = ? AND map = ? AND key = ?
-            AND (network, container_id, ifname) != (?, ?, ?) LIMIT 1"""
-        with self._errors("read"):
-            return [each for each in elements if self._db.execute(query, (*each[:3], *owner)).fetchone() is None]
+    def going(self, owner: Owner, names: Iterable[str]) -> bool:
+        """Write down that these parts are being removed, in the caller's transaction; whether one of them was before.
 
-    def others(self, owner: Owner, elements: Iterable[Element]) -> list[Element]:
-        """Those of the elements that another attachment has by now, as it has them."""
+        From then on their elements are no longer counted as theirs, until they are struck or noted again.
+        """
+        rows = [(*owner, name) for name in names]
+        with self._errors("write"):
+            new = self._db.executemany("INSERT OR IGNORE INTO going VALUES (?, ?, ?, ?)", rows).rowcount
+        return new < len(rows)
+
+    def others(self, owner: Owner, elements: Iterable[Element], *, going: bool = False) -> list[Element]:
+        """Those of the elements that another attachment has, as it has them; with ``going``, also who is being removed.
+
+        Another part of the same attachment is no other.
+        """
         query = """SELECT value FROM element WHERE "table" = ? AND map = ? AND key = ?
-            AND (network, container_id, ifname) != (?, ?, ?) LIMIT 1"""
+            AND (network, container_id, ifname) != (?, ?, ?)"""
+        if not going:
+            query += " AND (network, container_id, ifname, part) NOT IN (SELECT * FROM going)"
         with self._errors("read"):
-            rows = [(each, self._db.execute(query, (*each[:3], *owner)).fetchone()) for each in elements]
+            rows = [(each, self._db.execute(f"{query} LIMIT 1", (*each[:3], *owner)).fetchone()) for each in elements]
         return [each._replace(value=row[0]) for each, row in rows if row is not None]
 
     def unused(self, tables: Iterable[str]) -> list[str]:
@@ -145,6 +154,7 @@ class Book(Ledger):
         where = (*owner, name)
         with self._errors("write"):
             self._db.execute("DELETE FROM part WHERE (network, container_id, ifname, name) = (?, ?, ?, ?)", where)
+            self._db.execute("DELETE FROM going WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM element WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM port WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)
             self._db.execute("DELETE FROM setting WHERE (network, container_id, ifname, part) = (?, ?, ?, ?)", where)

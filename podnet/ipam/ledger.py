@@ -31,7 +31,7 @@ __all__ = ["FILE_NAME", "BusyError", "Holder", "Ledger", "LedgerError", "Owner",
 FILE_NAME = "podnet.sqlite"
 
 _PATIENCE = 10.0  # seconds that a call waits for the others
-_LAYOUT = 4
+_LAYOUT = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS holder (
     network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
@@ -62,6 +62,10 @@ CREATE TABLE IF NOT EXISTS element (
     PRIMARY KEY ("table", map, key, network, container_id, ifname, part)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS elementholder ON element (network, container_id, ifname, part);
+CREATE TABLE IF NOT EXISTS going (
+    network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, part TEXT NOT NULL,
+    PRIMARY KEY (network, container_id, ifname, part)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS port (
     protocol TEXT NOT NULL, port INTEGER NOT NULL, family INTEGER NOT NULL, address TEXT NOT NULL,
     network TEXT NOT NULL, container_id TEXT NOT NULL, ifname TEXT NOT NULL, part TEXT NOT NULL,

@@ -22,7 +22,7 @@ from podnet.ipam.book import Book, Noted
 from podnet.ipam.ledger import Holder, boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from podnet.cni.plugin.add import Undo
     from podnet.cni.plugin.call import Call
@@ -136,9 +136,11 @@ def remove(
     for name, each in noted.items():
         # Ledgers of the first layout have the addresses only.
         elements += each.elements or (known[name].rules(owner, each.data).elements if name in known else ())
-    # The kernel takes up to 16 ms to delete an element: nobody else waits for that. So others may have come to have
-    # one of them meanwhile, or been the only others that had it: what is true is seen, and done, in the transaction.
-    alone = book.unshared(owner, elements)
+    # The kernel takes up to 16 ms to delete an element: nobody else waits for that. So others may come to have one of
+    # them meanwhile. From the first transaction on, what we have is nobody's for others that go; in the second, what
+    # others have that stay comes back. That is what we have deleted, and where an earlier removal was killed between
+    # the two, what that one may have.
+    alone, before = _going(book, owner, noted, elements)
     try:
         _delete(machine, alone, meanwhile)
     except PodnetError as error:
@@ -153,10 +155,20 @@ def remove(
         places = {each[:3] for each in theirs}
         rules.delete(machine, [each for each in elements if each not in alone and each[:3] not in places])
         gone = {each[:3] for each in alone}
-        rules.put_back(machine, [each for each in theirs if each[:3] in gone])
+        rules.put_back(machine, [each for each in theirs if before or each[:3] in gone])
         sysctls.put_back(machine, book, noted.values())
     all_of([lambda part=part: part.removed(machine, book, owner, noted[part.name].data) for part in known.values()])  # type: ignore[misc]
     _raise_all(stuck)
+
+
+def _going(book: Book, owner: Owner, names: Iterable[str], elements: list[Element]) -> tuple[list[Element], bool]:
+    """Begin a removal: which of the elements nobody else has who stays, and whether a removal was begun before."""
+    if not elements:
+        return [], False
+    with book.transaction():
+        before = book.going(owner, names)
+        places = {each[:3] for each in book.others(owner, elements)}
+    return [each for each in elements if each[:3] not in places], before
 
 
 def _delete(machine: Machine, elements: Sequence[Element], meanwhile: Callable[[], None]) -> None:
@@ -195,7 +207,8 @@ def lacking(call: Call, result: Result) -> list[str]:
     made = [(part, data, part.rules(call.owner, data)) for part in wanted(call) for data in [part.data(call, result)]]
     with call.books(call.state) as book:
         while True:
-            shared = book.others(call.owner, [element for _, _, each in made for element in each.elements])
+            elements = [element for _, _, each in made for element in each.elements]
+            shared = book.others(call.owner, elements, going=True)
             problems = []
             for part, data, each in made:
                 problems += rules.lacking(call.machine, each, part.name)

@@ -28,8 +28,19 @@ def add(machine: Machine, wanted: Sequence[Rules]) -> None:
         machine.nft_addition(text)
     except KernelError:
         # The first in its table or chain, or an element that a crash has left with another value.
-        delete(machine, elements)
-        machine.nft("".join(each.skeleton for each in wanted) + text)
+        skeleton = "".join(each.skeleton for each in wanted)
+        for tries in reversed(range(_TRIES)):
+            # All at once: who is killed in between must not have deleted what others have too.
+            other = [
+                each for each in elements if each.value and (found := _listed(machine, each)) and not _has(found, each)
+            ]
+            try:
+                machine.nft(skeleton + _commands("delete", [each._replace(value="") for each in other]) + text)
+            except KernelError:  # maybe one of them is gone by now, or has come
+                if not tries:
+                    raise
+            else:
+                return
 
 
 def delete(machine: Machine, elements: Sequence[Element]) -> None:
@@ -44,9 +55,21 @@ def delete(machine: Machine, elements: Sequence[Element]) -> None:
 
 
 def put_back(machine: Machine, elements: Sequence[Element]) -> None:
-    """Add elements that were deleted a moment ago, and are another's by now. Raises ``KernelError``."""
-    if elements:
+    """Add elements that may have been deleted, and are another's by now. Raises ``KernelError``.
+
+    One that is there stays as it is, and one whose table is not is left to the ADD that is about to make both.
+    """
+    if not elements:
+        return
+    try:
         machine.nft(_commands("add", elements))
+    except KernelError:
+        for each in elements:
+            try:
+                machine.nft(_commands("add", [each]))
+            except KernelError:
+                if machine.nft_chains(each.table) and _listed(machine, each) is None:
+                    raise
 
 
 def _delete(machine: Machine, element: Element) -> None:
@@ -75,7 +98,7 @@ def lacking(machine: Machine, wanted: Rules, what: str) -> list[str]:
     problems = []
     for each in wanted.elements:
         found = _listed(machine, each)
-        if found is None or (each.value and _squeezed(f": {each.value} }}") not in _squeezed(found)):
+        if found is None or not _has(found, each):
             problems.append(f"{what} of {each.key} is missing")
     if wanted.elements:
         there: dict[str, str] = {}
@@ -92,6 +115,11 @@ def _listed(machine: Machine, element: Element) -> str | None:
         return machine.nft(f"get element {element.table} {element.map} {{ {element.key} }}\n")
     except KernelError:
         return None
+
+
+def _has(listed: str, element: Element) -> bool:
+    """Whether what nft lists of an element has its value."""
+    return not element.value or _squeezed(f": {element.value} }}") in _squeezed(listed)
 
 
 def _commands(verb: str, elements: Sequence[Element]) -> str:

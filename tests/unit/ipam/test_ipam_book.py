@@ -33,12 +33,30 @@ def test_a_part_is_read_as_it_was_written_and_goes_whole(tmp_path: Path) -> None
         assert (book.parts(ONE), book.unused(["inet t"])) == ([], ["inet t"])
 
 
-def test_an_element_that_another_attachment_has_too_is_shared(tmp_path: Path) -> None:
+def test_an_element_that_another_attachment_has_too_is_anothers(tmp_path: Path) -> None:
+    theirs = ELEMENT._replace(value="goto elsewhere")
     with Book(str(tmp_path)) as book:
         book.note(noted(ONE, "masquerade", ELEMENT))
-        assert book.unshared(ONE, [ELEMENT]) == [ELEMENT]
-        book.note(noted(TWO, "masquerade", ELEMENT))
-        assert book.unshared(ONE, [ELEMENT]) == []
+        assert book.others(ONE, [ELEMENT]) == []
+        book.note(noted(TWO, "masquerade", theirs))
+        assert book.others(ONE, [ELEMENT, ELEMENT._replace(key="10.1.2.3")]) == [theirs]
+
+
+def test_who_is_being_removed_has_nothing_any_more(tmp_path: Path) -> None:
+    with Book(str(tmp_path)) as book:
+        for owner in (ONE, TWO):
+            book.note(noted(owner, "masquerade", ELEMENT))
+        assert book.going(ONE, ["masquerade"]) is False
+        assert book.going(ONE, ["masquerade"]) is True
+        assert book.going(ONE, ["masquerade", "portmap"]) is True, "one of them was before"
+        assert book.others(TWO, [ELEMENT]) == []
+        assert book.others(TWO, [ELEMENT], going=True) == [ELEMENT]
+        assert book.others(ONE, [ELEMENT]) == [ELEMENT], "the other stays"
+        book.note(noted(ONE, "masquerade", ELEMENT))
+        assert book.others(TWO, [ELEMENT]) == [ELEMENT], "who is added again has it again"
+        book.going(ONE, ["masquerade"])
+        book.strike(ONE, "masquerade")
+        assert book.going(ONE, ["masquerade"]) is False
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,34 @@ def test_an_element_that_cannot_be_deleted_is_one() -> None:
     maps: Any = Maps(1, stuck=True)
     with pytest.raises(KernelError):
         rules.delete(maps, [ELEMENT])
+
+
+class Refusing:
+    """A machine that adds no element; ``chains`` are those of the table, ``there`` whether the element is listed."""
+
+    def __init__(self, chains: dict[str, str], *, there: bool) -> None:
+        self.chains, self.there = chains, there
+
+    def nft_chains(self, _table: str) -> dict[str, str]:
+        return self.chains
+
+    def nft(self, commands: str) -> str:
+        if commands.startswith("get") and self.there:
+            return "table inet t { }"
+        raise KernelError("refused", 16)
+
+
+@pytest.mark.parametrize(
+    ("chains", "there"),
+    [({}, False), ({"there": ""}, True)],
+    ids=["its table is yet to be made", "it is there with another value"],
+)
+def test_what_cannot_be_put_back_and_need_not_is_no_error(chains: dict[str, str], there: bool) -> None:
+    refusing: Any = Refusing(chains, there=there)
+    rules.put_back(refusing, [ELEMENT])
+
+
+def test_what_cannot_be_put_back_is_an_error() -> None:
+    refusing: Any = Refusing({"there": ""}, there=False)
+    with pytest.raises(KernelError, match="refused"):
+        rules.put_back(refusing, [ELEMENT])
